@@ -1,0 +1,94 @@
+"""What a SCEP or ACME server asks its host: may this one have a certificate, and is that one still good?
+
+`mdmserver` implements these against its devices; `mdm-certs serve` uses the simple ones at the end.
+"""
+
+import hmac
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cryptography import x509
+
+from certs.csr import CertificateRequest
+from certs.errors import ChallengeRefused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """Permission to get one certificate, and for whom; the host recognises its own `reference` again."""
+
+    reference: str  # opaque to the server: a UDID, a serial number, an order of the host
+    serial_number: str | None = None  # the device's, where the host knows it
+    udid: str | None = None
+
+
+class ChallengeVerifier(Protocol):
+    """Judges SCEP challenge passwords."""
+
+    async def verify(self, challenge: str | None, request: CertificateRequest) -> Grant:
+        """Say for whom `challenge` stands, without using it up. Raises ChallengeRefused."""
+        ...
+
+    async def issued(self, grant: Grant, certificate: x509.Certificate) -> None:
+        """The certificate exists now: a one-time challenge ends here."""
+        ...
+
+
+class DeviceAuthorizer(Protocol):
+    """Judges ACME permanent-identifiers (the payload's ClientIdentifier)."""
+
+    async def authorize(self, identifier: str) -> Grant:
+        """Say which device may prove that it is `identifier`. Raises ChallengeRefused."""
+        ...
+
+    async def issued(self, grant: Grant, certificate: x509.Certificate) -> None:
+        """The certificate exists now: a one-time identifier ends here."""
+        ...
+
+
+class RevocationStatus(Protocol):
+    """Knows which of our certificates are no longer good."""
+
+    async def is_revoked(self, certificate: x509.Certificate) -> bool: ...
+
+
+@dataclass(slots=True)
+class StaticChallenge:
+    """One shared password for everybody, as many MDM servers use; None lets everyone in."""
+
+    password: str | None
+    issued_to: list[x509.Certificate] = field(default_factory=list)
+
+    async def verify(self, challenge: str | None, request: CertificateRequest) -> Grant:
+        if self.password is not None and not hmac.compare_digest(
+            (challenge or "").encode(), self.password.encode()
+        ):
+            raise ChallengeRefused("the challenge password is wrong")
+        return Grant(reference=request.common_name or "")
+
+    async def issued(self, grant: Grant, certificate: x509.Certificate) -> None:
+        self.issued_to.append(certificate)
+
+
+@dataclass(slots=True)
+class KnownDevices:
+    """A fixed table: which identifier stands for which device (serial number, UDID)."""
+
+    devices: dict[str, Grant]
+    issued_to: list[x509.Certificate] = field(default_factory=list)
+
+    async def authorize(self, identifier: str) -> Grant:
+        try:
+            return self.devices[identifier]
+        except KeyError:
+            raise ChallengeRefused("no device has this identifier") from None
+
+    async def issued(self, grant: Grant, certificate: x509.Certificate) -> None:
+        self.issued_to.append(certificate)
+
+
+class NothingRevoked:
+    """For hosts without revocation."""
+
+    async def is_revoked(self, certificate: x509.Certificate) -> bool:
+        return False

@@ -1,0 +1,1 @@
+"""Virtual iPhones and iPads, and stand-ins for the Apple services they need."""

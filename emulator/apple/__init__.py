@@ -1,0 +1,1 @@
+"""Stand-ins for the Apple services that devices and MDM servers talk to."""

@@ -1,0 +1,13 @@
+"""Time-outs and sizes, each named once. Seconds unless the name says otherwise."""
+
+from typing import Final
+
+CONNECT_TIMEOUT_S: Final = 15.0  # TCP connect plus TLS handshake
+REQUEST_TIMEOUT_S: Final = (
+    60.0  # one request, first byte sent to last byte received; what profiled allows SCEP
+)
+CLOUD_CONFIGURATION_TIMEOUT_S: Final = 30.0  # apple-services 3.2
+MAX_REDIRECTS: Final = 10
+MAX_RESPONSE_BYTES: Final = 32 * 1024 * 1024  # a larger answer is refused, not buffered
+MAX_BODY_BYTES: Final = 10 * 1024 * 1024  # what our servers accept as a request body
+SHUTDOWN_TIMEOUT_S: Final = 5.0

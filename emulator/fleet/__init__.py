@@ -1,0 +1,1 @@
+"""Many devices: who they are, how they run, where they are kept, what was measured."""
