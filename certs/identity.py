@@ -1,0 +1,98 @@
+"""Who one end of a connection is: a private key, its certificate, and the issuers that others need to see.
+
+Comes from a CA (`CertificateAuthority.issue_identity`), from our own PEM, or from somebody's PKCS#12; goes into TLS
+(`certs.tls`), into CMS signatures and into snapshots.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.serialization import pkcs12
+
+from certs.errors import MalformedMessage
+from certs.keys import PrivateKey, _not_on_the_loop, spki_der, to_pem
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A key, the certificate for it, and the certificates between that one and the root."""
+
+    key: PrivateKey
+    certificate: x509.Certificate
+    chain: tuple[x509.Certificate, ...] = ()  # issuers, nearest first, usually without the root
+
+    @property
+    def der(self) -> bytes:
+        """The certificate as DER."""
+        return self.certificate.public_bytes(serialization.Encoding.DER)
+
+    @property
+    def sha256(self) -> bytes:
+        """The fingerprint by which stores know this certificate."""
+        return self.certificate.fingerprint(hashes.SHA256())
+
+    def to_pem(self) -> bytes:
+        """Key, certificate, chain: the order that OpenSSL reads from one file."""
+        return to_pem(self.key) + self.certificates_pem()
+
+    def certificates_pem(self) -> bytes:
+        """Certificate and chain without the key."""
+        return b"".join(
+            certificate.public_bytes(serialization.Encoding.PEM)
+            for certificate in (self.certificate, *self.chain)
+        )
+
+    @classmethod
+    def from_own_pem(cls, data: bytes) -> Self:
+        """Read what `to_pem` wrote. The key is ours, so it is not validated again (34 ms for RSA)."""
+        try:
+            key = serialization.load_pem_private_key(
+                data, None, unsafe_skip_rsa_key_validation=True
+            )
+            certificates = x509.load_pem_x509_certificates(data)
+        except (ValueError, TypeError) as error:
+            raise MalformedMessage(
+                "identity PEM", "a key and its certificate", str(error)
+            ) from error
+        return cls(*_matching(key, certificates[0], "identity PEM"), tuple(certificates[1:]))
+
+    @classmethod
+    def from_pkcs12(cls, data: bytes, password: str | None) -> Self:
+        """Read a foreign PKCS#12 with full validation; only off the event loop.
+
+        Raises MalformedMessage, alike for a wrong password and for damage.
+        """
+        _not_on_the_loop("loading a PKCS#12")
+        try:
+            store = pkcs12.load_pkcs12(data, None if password is None else password.encode())
+        except (ValueError, TypeError) as error:
+            raise MalformedMessage("PKCS#12", "a readable file and its password") from error
+        if store.key is None or store.cert is None:
+            raise MalformedMessage("PKCS#12", "a private key and its certificate")
+        key, certificate = _matching(store.key, store.cert.certificate, "PKCS#12")
+        return cls(key, certificate, tuple(extra.certificate for extra in store.additional_certs))
+
+    def to_pkcs12(self, password: str, name: str = "identity") -> bytes:
+        """As PKCS#12 with PBES2/AES, encrypted under `password`."""
+        return pkcs12.serialize_key_and_certificates(
+            name.encode(),
+            self.key,
+            self.certificate,
+            self.chain or None,
+            serialization.BestAvailableEncryption(password.encode()),
+        )
+
+
+def _matching(
+    key: object, certificate: x509.Certificate, field: str
+) -> tuple[PrivateKey, x509.Certificate]:
+    """The pair, once it is known to be one."""
+    if not isinstance(key, PrivateKey):
+        raise MalformedMessage(field, "an RSA or EC key", type(key).__name__)
+    if spki_der(key.public_key()) != certificate.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    ):
+        raise MalformedMessage(field, "a certificate for this key")
+    return key, certificate
