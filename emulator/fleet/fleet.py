@@ -1,0 +1,180 @@
+"""Who the devices of a fleet are: the fleet file, and the plan of every device that follows from it.
+
+The same file and seed always give the same devices (model, OS, serial number, UDID, IMEI, addresses); keys and
+certificates are new each time.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from emulator import settings_file
+from emulator.errors import ConfigurationError
+from emulator.hardware import Hardware, model, models
+from emulator.settings_file import FileModel
+
+
+def _one_or_many(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+OneOrMany = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+
+
+class AppleSection(FileModel):
+    """The Apple stand-ins of a run: those that run already, or a portal file for ones started along with the fleet."""
+
+    url: str | None = Field(None, description="base URL of running stand-ins, such as https://127.0.0.1:9443")
+    admin_url: str | None = Field(None, description="their admin URL, such as http://127.0.0.1:9444")
+    token_file: Path | None = Field(None, description="file that holds the bearer token of the admin URL")
+    portal: Path | None = Field(None, description="portal YAML for stand-ins that this run starts itself")
+    activation: Literal["full", "lite", "off"] = "full"
+
+    @model_validator(mode="after")
+    def _running_or_started(self) -> Self:
+        running = (self.url, self.admin_url, self.token_file)
+        if any(running) and not all(running):
+            raise ValueError("url, admin_url and token_file belong together")
+        if self.url and self.portal:
+            raise ValueError("portal is for stand-ins started here; url names running ones")
+        return self
+
+
+class Group(FileModel):
+    """Some devices alike. Lists are dealt out in turn; what is left out is drawn by the seed."""
+
+    count: int = Field(1, ge=1, le=1_000_000)
+    model: OneOrMany = Field((), description="product types, such as iPhone14,5")
+    os_version: OneOrMany = Field((), description="such as 17.10; with a build of your own any version is accepted")
+    build: OneOrMany = Field((), description="builds belonging to os_version, in the same order")
+    serials: tuple[str, ...] = Field((), description="serial numbers to use instead of made ones")
+    organization: str | None = Field(None, description="who owns these devices in the portal; none: personal devices")
+    server: str | None = Field(None, description="the MDM server they are assigned to; none: no profile assigned")
+
+    @field_validator("model")
+    @classmethod
+    def _known_model(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        unknown = [product for product in value if model(product) is None]
+        if unknown:
+            raise ValueError(f"unknown product type {', '.join(unknown)} (such as {models()[0].product_type})")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.server and not self.organization:
+            raise ValueError("server needs an organization")
+        if self.build and len(self.build) != len(self.os_version):
+            raise ValueError("build needs one entry for each os_version")
+        if self.serials and len(self.serials) != self.count:
+            raise ValueError(f"{len(self.serials)} serials for a count of {self.count}")
+        return self
+
+
+class Wake(FileModel):
+    """What makes enrolled devices check in: nothing but the user, or every so often."""
+
+    poll_s: float | None = Field(None, gt=0, description="seconds between check-ins of one device; none: manual")
+
+
+class BehaviourSection(FileModel):
+    """How the devices do what the protocol leaves open; the defaults are those of current devices."""
+
+    device_key: Literal["new", "factory"] = "factory"
+    scep_signer: Literal["apple", "same-key"] = "apple"
+    unattested: Literal["none", "empty", "object", "error"] = "none"
+    token_update_after_configured: bool = True
+    awaiting_poll_s: float = Field(2.0, gt=0)
+    awaiting_deadline_s: float = Field(900.0, gt=0)
+
+
+class FleetFile(FileModel):
+    """A fleet: who the devices are, which way they enroll, and what they meet on the way."""
+
+    name: str = "fleet"
+    seed: int = 0
+    apple: AppleSection = AppleSection()
+    profile: Path | None = Field(None, description="enroll with this .mobileconfig instead of by automated enrollment")
+    enroll_url: str | None = Field(None, description="POST MachineInfo here instead of asking the cloud configuration")
+    keys: Literal["fresh", "pool"] = "fresh"
+    wake: Wake = Wake()
+    behaviour: BehaviourSection = BehaviourSection()
+    groups: tuple[Group, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        if self.profile and self.enroll_url:
+            raise ValueError("profile and enroll_url exclude each other")
+        serials = [serial for group in self.groups for serial in group.serials]
+        twice = sorted({serial for serial in serials if serials.count(serial) > 1})
+        if twice:
+            raise ValueError(f"serial {', '.join(twice)} is given twice")
+        return self
+
+    @property
+    def size(self) -> int:
+        """How many devices."""
+        return sum(group.count for group in self.groups)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevicePlan:
+    """One device before it is made: who it is and who owns it."""
+
+    position: int
+    hardware: Hardware
+    organization: str | None = None
+    server: str | None = None
+
+
+def read(path: Path) -> FleetFile:
+    """Read a fleet file. Raises ConfigurationError with every mistake; relative paths are those of the file."""
+    fleet = settings_file.read(path, FleetFile)
+    base = path.parent
+
+    def beside(file: Path | None) -> Path | None:
+        return None if file is None else base / file
+
+    apple = fleet.apple.model_copy(
+        update={"token_file": beside(fleet.apple.token_file), "portal": beside(fleet.apple.portal)}
+    )
+    return fleet.model_copy(update={"apple": apple, "profile": beside(fleet.profile)})
+
+
+def plan(fleet: FleetFile) -> list[DevicePlan]:
+    """Every device of the fleet in order. Raises ConfigurationError with every combination that cannot exist."""
+    plans: list[DevicePlan] = []
+    mistakes: list[str] = []
+    position = 0
+    for number, group in enumerate(fleet.groups):
+        for member in range(group.count):
+            try:
+                plans.append(_device(fleet, group, member, position))
+            except ConfigurationError as error:
+                mistakes += [f"groups.{number}: {text}" for text in error.mistakes]
+                position += group.count - member
+                break
+            position += 1
+    if mistakes:
+        raise ConfigurationError(fleet.name, mistakes)
+    return plans
+
+
+def _device(fleet: FleetFile, group: Group, member: int, position: int) -> DevicePlan:
+    def dealt(values: tuple[str, ...]) -> str | None:
+        return values[member % len(values)] if values else None
+
+    return DevicePlan(
+        position=position,
+        hardware=Hardware.from_seed(
+            fleet.seed,
+            position,
+            product_type=dealt(group.model),
+            os_version=dealt(group.os_version),
+            build=dealt(group.build),
+            serial_number=dealt(group.serials),
+        ),
+        organization=group.organization,
+        server=group.server,
+    )
