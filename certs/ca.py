@@ -1,0 +1,384 @@
+"""CertificateAuthority: issues, records, revokes; lives in memory or in a folder that survives a kill.
+
+A folder holds `key.pem` (0600), `certificate.pem` and `issued.jsonl` (see `issued_index`). Validity follows the injected
+clock: from 10 minutes ago, so that a device whose clock is slow can use its certificate at once.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final, Self, TypedDict, Unpack
+
+import structlog
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature as WrongSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from certs.certificate_profile import (
+    SIMULATED,
+    Extensions,
+    host_name,
+    profile,
+    random_serial,
+    signature_hash,
+    simulated_mark,
+)
+from certs.clock import Clock
+from certs.errors import MalformedMessage, UntrustedCertificate
+from certs.identity import Identity, _matching
+from certs.issued_index import IssuedIndex, Revocation
+from certs.keys import KeySpec, PrivateKey, PublicKey, generate, to_pem
+from certs.whole_file import write_once
+
+log = structlog.get_logger()
+
+CLIENT_AUTH: Final = ExtendedKeyUsageOID.CLIENT_AUTH
+SERVER_AUTH: Final = ExtendedKeyUsageOID.SERVER_AUTH
+CLIENT_ONLY: Final = (CLIENT_AUTH,)
+SKEW: Final = timedelta(minutes=10)  # how slow a device's clock may be
+CA_SKEW: Final = timedelta(days=1)  # a CA's own start lies before that of anything it issues
+CRL_LIFETIME: Final = timedelta(days=7)
+
+
+class Wishes(TypedDict, total=False):
+    """What `issue` may be asked for besides key and subject."""
+
+    days: float
+    key_usage: x509.KeyUsage | None
+    extended_key_usage: Sequence[x509.ObjectIdentifier]
+    alternative_names: Sequence[x509.GeneralName]
+    ca: bool
+    extensions: Extensions
+    not_before: datetime | None
+
+
+class CertificateAuthority:
+    """One issuing key. `create` makes it in memory (or in a new folder), `open` brings it back from its folder."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        clock: Clock,
+        parents: tuple[x509.Certificate, ...] = (),
+        index: IssuedIndex | None = None,
+    ) -> None:
+        self.identity = identity  # its chain holds the parents that others need to see
+        self.certificate = identity.certificate
+        self.parents = parents  # issuers up to and including the root, nearest first
+        self.index = index or IssuedIndex()
+        self._clock = clock
+        self._issuer = identity.certificate.subject
+        self._digest = signature_hash(identity.key)
+        self._marks = simulated_mark(identity.certificate)
+        ski = identity.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+        self._aki = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ski.value)
+        self._crl: tuple[datetime, int, bytes] | None = None
+        # What `issue_identity` shows besides the leaf: this CA, then its parents without the root.
+        self.chain = (identity.certificate, *identity.chain)
+
+    @classmethod
+    def create(
+        cls,
+        common_name: str,
+        *,
+        key: PrivateKey | None = None,
+        clock: Clock,
+        parent: "CertificateAuthority | None" = None,
+        organization: str = "Simulated MDM",
+        folder: Path | None = None,
+        lifetime_days: float = 3650,
+        simulated: bool = False,
+        subject: x509.Name | None = None,
+    ) -> Self:
+        """A new CA, self-signed or below `parent`; kept in `folder` where one is named.
+
+        `simulated` marks its own certificate and all that it issues (apple-services.md, section 9).
+        """
+        key = key or generate("p256")
+        certificate = _ca_certificate(
+            subject or _ca_name(common_name, organization),
+            key,
+            clock=clock,
+            parent=parent,
+            lifetime_days=lifetime_days,
+            simulated=simulated,
+        )
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            files = ("key.pem", to_pem(key), 0o600), ("certificate.pem", _pem(certificate), 0o644)
+            for name, data, mode in files:
+                if write_once(folder / name, data, mode) != data:
+                    raise MalformedMessage(str(folder), f"no {name}: a CA lives there already")
+        return cls._with(key, certificate, clock=clock, parent=parent, folder=folder)
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        common_name: str,
+        *,
+        clock: Clock,
+        spec: KeySpec = "p256",
+        parent: "CertificateAuthority | None" = None,
+        organization: str = "Simulated MDM",
+        lifetime_days: float = 3650,
+        simulated: bool = False,
+        subject: x509.Name | None = None,
+    ) -> Self:
+        """The CA of `folder`, made there on first use; a start that was killed half-way is completed.
+
+        Off the event loop where the key is RSA. Raises MalformedMessage for foreign or damaged files and
+        UntrustedCertificate when the CA there is not below `parent`.
+        """
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        key_file, certificate_file = folder / "key.pem", folder / "certificate.pem"
+        if not key_file.exists():
+            if certificate_file.exists():
+                raise MalformedMessage(str(folder), "key.pem beside certificate.pem")
+            write_once(key_file, to_pem(generate(spec)))
+        key = _own_key(key_file)
+        if not certificate_file.exists():
+            certificate = _ca_certificate(
+                subject or _ca_name(common_name, organization),
+                key,
+                clock=clock,
+                parent=parent,
+                lifetime_days=lifetime_days,
+                simulated=simulated,
+            )
+            write_once(certificate_file, _pem(certificate), 0o644)
+        key, certificate = _own_certificate(certificate_file, key, parent)
+        return cls._with(key, certificate, clock=clock, parent=parent, folder=folder)
+
+    @classmethod
+    def _with(
+        cls,
+        key: PrivateKey,
+        certificate: x509.Certificate,
+        *,
+        clock: Clock,
+        parent: "CertificateAuthority | None",
+        folder: Path | None,
+    ) -> Self:
+        parents = () if parent is None else (parent.certificate, *parent.parents)
+        shown = tuple(issuer for issuer in parents if issuer.issuer != issuer.subject)
+        return cls(
+            Identity(key, certificate, shown),
+            clock=clock,
+            parents=parents,
+            index=IssuedIndex(None if folder is None else folder / "issued.jsonl"),
+        )
+
+    @property
+    def root(self) -> x509.Certificate:
+        """The certificate that others trust."""
+        return self.parents[-1] if self.parents else self.certificate
+
+    def issue(
+        self,
+        public_key: PublicKey,
+        subject: x509.Name,
+        *,
+        days: float = 365,
+        key_usage: x509.KeyUsage | None = None,
+        extended_key_usage: Sequence[x509.ObjectIdentifier] = CLIENT_ONLY,
+        alternative_names: Sequence[x509.GeneralName] = (),
+        ca: bool = False,
+        extensions: Extensions = (),
+        not_before: datetime | None = None,
+    ) -> x509.Certificate:
+        """Sign and record one certificate.
+
+        Validity stays inside the CA's own, unless `not_before` asks for other dates on purpose. An extension given
+        in `extensions` takes the place of the one that would be written by itself. CA certificates get an extended
+        key usage only when one is asked for.
+        """
+        start, end = self._validity(days, not_before)
+        if ca and extended_key_usage is CLIENT_ONLY:
+            extended_key_usage = ()
+        wanted = [
+            *profile(public_key, ca, key_usage, extended_key_usage),
+            (self._aki, False),
+            *self._marks,
+        ]
+        if alternative_names:
+            # RFC 5280, section 4.2.1.6: critical where the subject says nothing.
+            wanted.append((x509.SubjectAlternativeName(alternative_names), not subject.rdns))
+        builder = _unsigned(self._issuer, subject, public_key, start, end)
+        replaced = {extension.oid for extension, _ in extensions}
+        for extension, critical in wanted:
+            if extension.oid not in replaced:
+                builder = builder.add_extension(extension, critical)
+        for extension, critical in extensions:
+            builder = builder.add_extension(extension, critical)
+        certificate = builder.sign(self.identity.key, self._digest)
+        self.index.issued(certificate)
+        return certificate
+
+    def issue_identity(
+        self, key: PrivateKey, subject: x509.Name, **wishes: Unpack[Wishes]
+    ) -> Identity:
+        """`issue` for a key that we hold, with the chain that others need to see."""
+        return Identity(key, self.issue(key.public_key(), subject, **wishes), self.chain)
+
+    def revoke(
+        self,
+        certificate: x509.Certificate,
+        reason: x509.ReasonFlags = x509.ReasonFlags.unspecified,
+    ) -> None:
+        """Withdraw a certificate of this CA. Raises UntrustedCertificate for another CA's."""
+        try:
+            certificate.verify_directly_issued_by(self.certificate)
+        except (ValueError, TypeError, WrongSignature):
+            raise UntrustedCertificate(
+                certificate.subject.rfc4514_string(),
+                f"was not issued by {self._issuer.rfc4514_string()}",
+            ) from None
+        self.index.revoke(Revocation(certificate.serial_number, self._clock.now(), reason))
+        log.info(
+            "certificate_revoked", serial=f"{certificate.serial_number:x}", reason=reason.value
+        )
+
+    def is_revoked(self, certificate: x509.Certificate) -> bool:
+        """True only for a revoked certificate of this CA."""
+        return (
+            certificate.serial_number in self.index.revoked and certificate.issuer == self._issuer
+        )
+
+    def crl(self) -> bytes:
+        """The revocation list as DER, signed anew after a revocation and when half its week is over."""
+        now, count = self._clock.now(), len(self.index.revoked)
+        if self._crl and self._crl[1] == count and now - self._crl[0] < CRL_LIFETIME / 2:
+            return self._crl[2]
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._issuer)
+            .last_update(now - SKEW)
+            .next_update(now + CRL_LIFETIME)
+            .add_extension(self._aki, critical=False)
+            .add_extension(x509.CRLNumber(int(now.timestamp() * 1000)), critical=False)
+        )
+        for revocation in self.index.revoked.values():
+            entry = (
+                x509.RevokedCertificateBuilder()
+                .serial_number(revocation.serial_number)
+                .revocation_date(revocation.revoked_at)
+            )
+            if revocation.reason is not x509.ReasonFlags.unspecified:  # RFC 5280, section 5.3.1
+                entry = entry.add_extension(x509.CRLReason(revocation.reason), critical=False)
+            builder = builder.add_revoked_certificate(entry.build())
+        der = builder.sign(self.identity.key, self._digest).public_bytes(serialization.Encoding.DER)
+        self._crl = (now, count, der)
+        return der
+
+    def _validity(self, days: float, not_before: datetime | None) -> tuple[datetime, datetime]:
+        lifetime = timedelta(days=days)
+        if not_before is not None:
+            return not_before, not_before + lifetime
+        now = self._clock.now()
+        start = max(now - SKEW, self.certificate.not_valid_before_utc)
+        end = min(now + lifetime, self.certificate.not_valid_after_utc)
+        return start, max(start, end)
+
+
+def issue_server_identity(
+    ca: CertificateAuthority, hosts: Sequence[str], key: PrivateKey, *, days: float = 398
+) -> Identity:
+    """A TLS server's identity for DNS names and IP addresses; the first is its common name."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
+    return ca.issue_identity(
+        key,
+        subject,
+        days=days,
+        extended_key_usage=(SERVER_AUTH,),
+        alternative_names=[host_name(host) for host in hosts],
+    )
+
+
+def _ca_certificate(
+    subject: x509.Name,
+    key: PrivateKey,
+    *,
+    clock: Clock,
+    parent: CertificateAuthority | None,
+    lifetime_days: float,
+    simulated: bool,
+) -> x509.Certificate:
+    marks: Extensions = ((SIMULATED, False),) if simulated else ()
+    now = clock.now()
+    start = now - CA_SKEW
+    if parent is not None:
+        start = max(start, parent.certificate.not_valid_before_utc)
+        end = min(now + timedelta(days=lifetime_days), parent.certificate.not_valid_after_utc)
+        lifetime = (end - start) / timedelta(days=1)
+        return parent.issue(
+            key.public_key(), subject, days=lifetime, ca=True, not_before=start, extensions=marks
+        )
+    end = now + timedelta(days=lifetime_days)
+    builder = _unsigned(subject, subject, key.public_key(), start, end)
+    for extension, critical in (*profile(key.public_key(), True, None, ()), *marks):
+        builder = builder.add_extension(extension, critical)
+    return builder.sign(key, signature_hash(key))
+
+
+def _unsigned(
+    issuer: x509.Name, subject: x509.Name, public_key: PublicKey, start: datetime, end: datetime
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .issuer_name(issuer)
+        .subject_name(subject)
+        .public_key(public_key)
+        .serial_number(random_serial())
+        .not_valid_before(start)
+        .not_valid_after(end)
+    )
+
+
+def _ca_name(common_name: str, organization: str) -> x509.Name:
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization),
+            x509.NameAttribute(NameOID.COMMON_NAME, common_name),
+        ]
+    )
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _own_key(path: Path) -> PrivateKey:
+    if path.stat().st_mode & 0o077:
+        log.warning("key_file_was_open_to_others", path=str(path))
+        path.chmod(0o600)
+    try:
+        key = serialization.load_pem_private_key(
+            path.read_bytes(), None, unsafe_skip_rsa_key_validation=True
+        )
+    except (ValueError, TypeError) as error:
+        raise MalformedMessage(str(path), "a private key in PEM", str(error)) from error
+    if not isinstance(key, PrivateKey):
+        raise MalformedMessage(str(path), "an RSA or EC key", type(key).__name__)
+    return key
+
+
+def _own_certificate(
+    path: Path, key: PrivateKey, parent: CertificateAuthority | None
+) -> tuple[PrivateKey, x509.Certificate]:
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    except ValueError as error:
+        raise MalformedMessage(str(path), "a certificate in PEM", str(error)) from error
+    key, certificate = _matching(key, certificate, str(path))
+    issuer = certificate if parent is None else parent.certificate
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, WrongSignature):
+        raise UntrustedCertificate(
+            certificate.subject.rfc4514_string(),
+            f"was not issued by {issuer.subject.rfc4514_string()}",
+        ) from None
+    return key, certificate

@@ -1,0 +1,133 @@
+"""What a CA has issued and revoked: one JSON line per event, appended, so that a kill leaves all but the last line whole.
+
+In comes each new certificate and each revocation; out comes, after a restart, which serial numbers are revoked and since when.
+"""
+
+import json
+import os
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from certs.errors import MalformedMessage
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """One certificate that the CA made."""
+
+    serial_number: int
+    sha256: bytes
+    subject: str  # RFC 4514
+    not_after: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """Why and since when a certificate is no longer good."""
+
+    serial_number: int
+    revoked_at: datetime
+    reason: x509.ReasonFlags
+
+
+class IssuedIndex:
+    """The events of one CA; in memory only when it has no file."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.revoked: dict[int, Revocation] = {}
+        self.count = 0  # certificates issued
+        self._descriptor: int | None = None
+        self.path = path
+        if path is not None:
+            self._load(path)
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            weakref.finalize(self, os.close, self._descriptor)
+
+    def issued(self, certificate: x509.Certificate) -> None:
+        """Record a certificate before anybody gets it."""
+        self.count += 1
+        if self._descriptor is not None:
+            self._append(
+                {
+                    "issued": f"{certificate.serial_number:x}",
+                    "sha256": certificate.fingerprint(hashes.SHA256()).hex(),
+                    "subject": certificate.subject.rfc4514_string(),
+                    "not_after": certificate.not_valid_after_utc.isoformat(),
+                }
+            )
+
+    def revoke(self, revocation: Revocation) -> None:
+        """Record a revocation; a second one for the same certificate changes nothing."""
+        if revocation.serial_number in self.revoked:
+            return
+        if self._descriptor is not None:
+            self._append(
+                {
+                    "revoked": f"{revocation.serial_number:x}",
+                    "at": revocation.revoked_at.isoformat(),
+                    "reason": revocation.reason.value,
+                }
+            )
+        self.revoked[revocation.serial_number] = revocation
+
+    def history(self) -> Iterator[Issued]:
+        """Every certificate in the file, oldest first."""
+        if self.path is not None:
+            for event in _events(self.path.read_bytes()):
+                if isinstance(event, Issued):
+                    yield event
+
+    def _append(self, event: dict[str, str]) -> None:
+        assert self._descriptor is not None
+        line = json.dumps(event, separators=(",", ":")).encode() + b"\n"
+        written = os.write(self._descriptor, line)
+        if written != len(line):
+            raise OSError(f"{self.path}: only {written} of {len(line)} bytes were written")
+
+    def _load(self, path: Path) -> None:
+        if not path.exists():
+            return
+        data = path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            log.warning("issued_index_cut", path=str(path), dropped_bytes=len(data) - whole)
+            os.truncate(path, whole)
+        for event in _events(data[:whole]):
+            match event:
+                case Issued():
+                    self.count += 1
+                case Revocation():
+                    self.revoked.setdefault(event.serial_number, event)
+
+
+def _events(data: bytes) -> Iterator[Issued | Revocation]:
+    """Raises MalformedMessage, naming the line, for what this class has not written."""
+    for number, line in enumerate(data.splitlines(), start=1):
+        try:
+            fields = json.loads(line)
+            if "issued" in fields:
+                yield Issued(
+                    int(fields["issued"], 16),
+                    bytes.fromhex(fields["sha256"]),
+                    fields["subject"],
+                    datetime.fromisoformat(fields["not_after"]),
+                )
+            else:
+                yield Revocation(
+                    int(fields["revoked"], 16),
+                    datetime.fromisoformat(fields["at"]),
+                    x509.ReasonFlags(fields["reason"]),
+                )
+        except (ValueError, KeyError, TypeError) as error:
+            raise MalformedMessage(
+                f"issued index, line {number}", "an issued or revoked certificate", str(error)
+            ) from error
