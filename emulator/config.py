@@ -9,5 +9,6 @@ REQUEST_TIMEOUT_S: Final = (
 CLOUD_CONFIGURATION_TIMEOUT_S: Final = 30.0  # apple-services 3.2
 MAX_REDIRECTS: Final = 10
 MAX_RESPONSE_BYTES: Final = 32 * 1024 * 1024  # a larger answer is refused, not buffered
+MAX_HEADER_BYTES: Final = 64 * 1024  # status line and headers of one answer
 MAX_BODY_BYTES: Final = 10 * 1024 * 1024  # what our servers accept as a request body
 SHUTDOWN_TIMEOUT_S: Final = 5.0
