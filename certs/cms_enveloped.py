@@ -1,0 +1,230 @@
+"""EnvelopedData (RFC 5652, section 6): RSA key transport around a CBC cipher, written for one recipient or several.
+
+Reading is tolerant: several recipients, PKCS#1 v1.5 or OAEP, content as primitive or constructed [0] (Go peers write
+the latter), BER. Whatever is wrong with key or content ends in the same `CannotDecrypt` on the same path, because a
+peer that can tell the cases apart can decrypt by asking.
+"""
+
+import secrets
+from collections.abc import Sequence
+from functools import lru_cache
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.ciphers import Cipher as CipherContext
+from cryptography.hazmat.primitives.ciphers.modes import CBC
+
+from certs import der
+from certs.algorithms import (
+    CIPHER_BY_OID,
+    CIPHERS,
+    HASHES,
+    RSA_ENCRYPTION,
+    RSAES_OAEP,
+    Cipher,
+    ContentCipher,
+    UnsupportedAlgorithm,
+    read_digest,
+    read_mask,
+)
+from certs.errors import CannotDecrypt, CertsError, MalformedMessage
+from certs.identity import Identity
+
+DATA = "1.2.840.113549.1.7.1"
+ENVELOPED_DATA = "1.2.840.113549.1.7.3"
+ENVELOPE = "EnvelopedData"
+
+
+@lru_cache(maxsize=1024)
+def issuer_and_serial(certificate: x509.Certificate) -> bytes:
+    """IssuerAndSerialNumber, cut out of the certificate's own bytes so that no name is encoded anew."""
+    fields = der.read(
+        certificate.public_bytes(serialization.Encoding.DER), "certificate"
+    ).children()[0]
+    version, *rest = fields.children()
+    if version.tag != 0xA0:  # version 1
+        rest = [version, *rest]
+    serial, _, issuer = rest[:3]
+    return der.sequence(issuer.raw, serial.raw)
+
+
+def subject_key_identifier(certificate: x509.Certificate) -> bytes | None:
+    """The extension's value; None without one, or when the extensions cannot be read."""
+    try:
+        return certificate.extensions.get_extension_for_class(
+            x509.SubjectKeyIdentifier
+        ).value.digest
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        return None
+
+
+def rsa_public_key(certificate: x509.Certificate) -> rsa.RSAPublicKey | None:
+    """The certificate's key when it is RSA."""
+    key = public_key(certificate)
+    return key if isinstance(key, rsa.RSAPublicKey) else None
+
+
+def public_key(certificate: x509.Certificate) -> object | None:
+    """The certificate's key; None when cryptography does not know it."""
+    try:
+        return certificate.public_key()
+    except Exception:  # a bad point, a bad modulus, an unknown algorithm: half a dozen types
+        return None
+
+
+def encrypt(
+    content: bytes, recipients: Sequence[x509.Certificate], cipher: Cipher = "aes128"
+) -> bytes:
+    """A ContentInfo with EnvelopedData that each of `recipients` can open. Raises MalformedMessage for a key not RSA."""
+    chosen = CIPHERS[cipher]
+    key = secrets.token_bytes(chosen.key_size)
+    iv = secrets.token_bytes(chosen.block_size)
+    context = CipherContext(chosen.new(key), CBC(iv)).encryptor()
+    missing = chosen.block_size - len(content) % chosen.block_size
+    encrypted = context.update(content + bytes((missing,)) * missing) + context.finalize()
+    return der.sequence(
+        der.oid(ENVELOPED_DATA),
+        der.context(
+            0,
+            der.sequence(
+                der.integer(0),
+                der.set_of(*(_key_transport(recipient, key) for recipient in recipients)),
+                der.sequence(
+                    der.oid(DATA),
+                    der.sequence(der.oid(chosen.oid), der.octet_string(iv)),
+                    der.context(0, encrypted, constructed=False),
+                ),
+            ),
+        ),
+    )
+
+
+def _key_transport(recipient: x509.Certificate, key: bytes) -> bytes:
+    """KeyTransRecipientInfo version 0 with PKCS#1 v1.5, which is all that Apple's clients take."""
+    public = rsa_public_key(recipient)
+    if public is None:
+        raise MalformedMessage("recipient certificate", "an RSA key")
+    return der.sequence(
+        der.integer(0),
+        issuer_and_serial(recipient),
+        der.sequence(der.oid(RSA_ENCRYPTION), der.null()),
+        der.octet_string(public.encrypt(key, padding.PKCS1v15())),
+    )
+
+
+def decrypt(data: bytes, identity: Identity) -> bytes:
+    """The content, if the envelope is for `identity`.
+
+    Raises CannotDecrypt for a wrong key and for damage alike, and UnsupportedAlgorithm for a cipher or key transport
+    that we do not speak (both are named in the clear).
+    """
+    try:
+        return _open(data, identity)
+    except UnsupportedAlgorithm:
+        raise
+    except CertsError:
+        raise CannotDecrypt(ENVELOPE) from None
+
+
+def cipher_of(data: bytes) -> Cipher | None:
+    """Which cipher an envelope names; None when it is unreadable or names one we do not speak."""
+    try:
+        return _content_cipher(_encrypted_content_info(_fields(data))[1]).name
+    except CertsError:
+        return None
+
+
+def _fields(data: bytes) -> list[der.Node]:
+    content_type, *content = der.read(data, ENVELOPE).items(der.SEQUENCE, 2)
+    if content_type.as_oid() != ENVELOPED_DATA:
+        raise MalformedMessage(ENVELOPE, "content type envelopedData", content_type.as_oid())
+    fields = content[0].items(0xA0, 1)[0].items(der.SEQUENCE, 3)
+    if fields[1].tag == 0xA0:  # originatorInfo
+        del fields[1]
+    return fields
+
+
+def _encrypted_content_info(fields: list[der.Node]) -> list[der.Node]:
+    if len(fields) < 3:
+        raise MalformedMessage(ENVELOPE, "recipientInfos and encryptedContentInfo")
+    return fields[2].items(der.SEQUENCE, 3)
+
+
+def _content_cipher(algorithm: der.Node) -> ContentCipher:
+    dotted = algorithm.items(der.SEQUENCE, 1)[0].as_oid()
+    try:
+        return CIPHER_BY_OID[dotted]
+    except KeyError:
+        raise UnsupportedAlgorithm(ENVELOPE, "DES, 3DES or AES in CBC mode", dotted) from None
+
+
+def _open(data: bytes, identity: Identity) -> bytes:
+    fields = _fields(data)
+    recipient = _own_recipient(fields[1], identity)
+    _, algorithm, content = _encrypted_content_info(fields)[:3]
+    cipher = _content_cipher(algorithm)
+    iv = algorithm.items(der.SEQUENCE, 2)[1].expect(der.OCTET_STRING).content
+    encrypted = content.expect(0x80, 0xA0).octets()
+    if len(iv) != cipher.block_size or not encrypted or len(encrypted) % cipher.block_size:
+        raise CannotDecrypt(ENVELOPE)
+    # From here on a wrong key, a damaged key and damaged content all take the same steps: a key that did not come out
+    # is replaced by a random one (RFC 3218, section 2.3.2) and the padding then decides.
+    key = _unwrap(recipient, identity, cipher.key_size)
+    context = CipherContext(cipher.new(key), CBC(iv)).decryptor()
+    padded = context.update(encrypted) + context.finalize()
+    missing = padded[-1]
+    if not 1 <= missing <= cipher.block_size or padded[-missing:] != bytes((missing,)) * missing:
+        raise CannotDecrypt(ENVELOPE)
+    return padded[:-missing]
+
+
+def _own_recipient(recipients: der.Node, identity: Identity) -> list[der.Node]:
+    """The KeyTransRecipientInfo that names our certificate, wherever it stands among the others."""
+    own = der.read(issuer_and_serial(identity.certificate)).content
+    for recipient in recipients.expect(der.SET).children():
+        if recipient.tag != der.SEQUENCE:  # key agreement and other kinds
+            continue
+        info = recipient.items(der.SEQUENCE, 4)
+        rid = info[1]
+        if rid.tag == der.SEQUENCE and rid.content == own:
+            return info
+        if rid.tag in (0x80, 0xA0) and rid.octets() == subject_key_identifier(identity.certificate):
+            return info
+    raise CannotDecrypt(ENVELOPE)
+
+
+def _unwrap(recipient: list[der.Node], identity: Identity, size: int) -> bytes:
+    """The content key, or a random one in its place."""
+    scheme = _transport_scheme(recipient[2])
+    wrapped = recipient[3].expect(der.OCTET_STRING, 0x24).octets()
+    substitute = secrets.token_bytes(size)
+    if not isinstance(identity.key, rsa.RSAPrivateKey):
+        raise CannotDecrypt(ENVELOPE)
+    try:
+        key = identity.key.decrypt(wrapped, scheme)
+    except ValueError:
+        return substitute
+    return key if len(key) == size else substitute
+
+
+def _transport_scheme(algorithm: der.Node) -> padding.PKCS1v15 | padding.OAEP:
+    parts = algorithm.items(der.SEQUENCE, 1)
+    dotted = parts[0].as_oid()
+    if dotted == RSA_ENCRYPTION:
+        return padding.PKCS1v15()
+    if dotted != RSAES_OAEP:
+        raise UnsupportedAlgorithm(ENVELOPE, "RSA key transport", dotted)
+    # RFC 4055, section 4.1: [0] digest, [1] mask, [2] label; an empty SEQUENCE means SHA-1 in both places.
+    parameters = parts[1].children() if len(parts) > 1 and parts[1].tag == der.SEQUENCE else []
+    tagged = {node.tag: node.items(node.tag, 1)[0] for node in parameters}
+    digest: hashes.HashAlgorithm = HASHES["sha1"]
+    mask: hashes.HashAlgorithm = HASHES["sha1"]
+    if 0xA0 in tagged:
+        digest = HASHES[read_digest(tagged[0xA0])]
+    if 0xA1 in tagged:
+        mask = HASHES[read_mask(tagged[0xA1])]
+    label = None
+    if 0xA2 in tagged:
+        label = tagged[0xA2].items(der.SEQUENCE, 2)[1].expect(der.OCTET_STRING).content or None
+    return padding.OAEP(padding.MGF1(mask), digest, label)

@@ -1,0 +1,363 @@
+"""ASN.1 as bytes: a fast DER writer, and a reader that also takes the BER which real peers send (X.690).
+
+The writer is plain concatenation: what a hot path needs. The reader yields raw slices and never re-encodes, because
+signatures are over bytes as received. It takes indefinite lengths, constructed strings, long-form lengths and trailing
+bytes, with size, depth and number of children bounded; all that it cannot read is `MalformedMessage`.
+"""
+
+from datetime import UTC, datetime, timedelta, timezone
+from functools import lru_cache
+from typing import Final
+
+from certs.errors import MalformedMessage
+
+BOOLEAN: Final = 0x01
+INTEGER: Final = 0x02
+BIT_STRING: Final = 0x03
+OCTET_STRING: Final = 0x04
+NULL: Final = 0x05
+OID: Final = 0x06
+UTF8_STRING: Final = 0x0C
+PRINTABLE_STRING: Final = 0x13
+IA5_STRING: Final = 0x16
+UTC_TIME: Final = 0x17
+GENERALIZED_TIME: Final = 0x18
+SEQUENCE: Final = 0x30
+SET: Final = 0x31
+CONSTRUCTED: Final = 0x20
+
+MAX_BYTES: Final = 32 * 1024 * 1024  # one message
+MAX_DEPTH: Final = 48
+MAX_CHILDREN: Final = 65_536  # 32 MiB of constructed string in chunks of 512 bytes
+MAX_INTEGER_BYTES: Final = 1024  # keeps every number below Python's limit for decimal text
+MAX_OID_BYTES: Final = 128
+
+PRINTABLE: Final = frozenset(
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 '()+,-./:=?"
+)
+ENCODINGS: Final = {
+    0x14: "latin-1",  # TeletexString, as everyone uses it
+    0x1C: "utf-32-be",  # UniversalString
+    0x1E: "utf-16-be",  # BMPString
+}
+TEXT_TAGS: Final = frozenset({0x0C, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x1A, 0x1C, 0x1E})
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+
+
+def tlv(tag: int, *content: bytes) -> bytes:
+    """One element with a definite, minimal length."""
+    body = b"".join(content)
+    length = len(body)
+    if length < 0x80:
+        return bytes((tag, length)) + body
+    if length < 0x100:
+        return bytes((tag, 0x81, length)) + body
+    if length < 0x10000:
+        return bytes((tag, 0x82, length >> 8, length & 0xFF)) + body
+    size = length.to_bytes((length.bit_length() + 7) // 8, "big")
+    return bytes((tag, 0x80 | len(size))) + size + body
+
+
+def indefinite(tag: int, *content: bytes) -> bytes:
+    """One constructed element of indefinite length (BER), as Apple's encoders write it."""
+    return b"".join((bytes((tag, 0x80)), *content, b"\x00\x00"))
+
+
+def sequence(*items: bytes) -> bytes:
+    return tlv(SEQUENCE, *items)
+
+
+def set_of(*items: bytes) -> bytes:
+    """A SET OF, its members sorted as DER demands (X.690, section 11.6)."""
+    return tlv(SET, *sorted(items))
+
+
+def boolean(value: bool) -> bytes:
+    return b"\x01\x01\xff" if value else b"\x01\x01\x00"
+
+
+def integer(value: int) -> bytes:
+    if 0 <= value < 0x80:
+        return bytes((INTEGER, 1, value))
+    magnitude = value if value >= 0 else ~value
+    return tlv(INTEGER, value.to_bytes(magnitude.bit_length() // 8 + 1, "big", signed=True))
+
+
+@lru_cache(maxsize=1024)
+def oid(dotted: str) -> bytes:
+    """An OBJECT IDENTIFIER; ValueError when the text is not one."""
+    arcs = [int(arc) for arc in dotted.split(".")]
+    if len(arcs) < 2 or min(arcs) < 0 or arcs[0] > 2 or (arcs[0] < 2 and arcs[1] > 39):
+        raise ValueError(f"{dotted!r} is not an object identifier")
+    body = bytearray()
+    for arc in (arcs[0] * 40 + arcs[1], *arcs[2:]):
+        groups = [arc & 0x7F]
+        while arc := arc >> 7:
+            groups.append(0x80 | arc & 0x7F)
+        body += bytes(reversed(groups))
+    return tlv(OID, bytes(body))
+
+
+def octet_string(value: bytes) -> bytes:
+    return tlv(OCTET_STRING, value)
+
+
+def bit_string(value: bytes, unused: int = 0) -> bytes:
+    return tlv(BIT_STRING, bytes((unused,)), value)
+
+
+def null() -> bytes:
+    return b"\x05\x00"
+
+
+def utf8(text: str) -> bytes:
+    return tlv(UTF8_STRING, text.encode())
+
+
+def printable(text: str) -> bytes:
+    """A PrintableString; characters outside its set are written all the same, as peers do."""
+    return tlv(PRINTABLE_STRING, text.encode())
+
+
+def is_printable(text: str) -> bool:
+    """True when PrintableString may hold `text`."""
+    return PRINTABLE.issuperset(text)
+
+
+def ia5(text: str) -> bytes:
+    return tlv(IA5_STRING, text.encode("ascii"))
+
+
+def utc_time(moment: datetime) -> bytes:
+    return tlv(UTC_TIME, moment.astimezone(UTC).strftime("%y%m%d%H%M%SZ").encode())
+
+
+def generalized_time(moment: datetime) -> bytes:
+    return tlv(GENERALIZED_TIME, moment.astimezone(UTC).strftime("%Y%m%d%H%M%SZ").encode())
+
+
+def time(moment: datetime) -> bytes:
+    """UTCTime for 1950 to 2049, else GeneralizedTime (RFC 5652, section 11.3)."""
+    return utc_time(moment) if 1950 <= moment.year < 2050 else generalized_time(moment)
+
+
+def context(number: int, *content: bytes, constructed: bool = True) -> bytes:
+    """A context-specific element, [number]; the caller decides between IMPLICIT and EXPLICIT by what it puts in."""
+    return tlv((0xA0 if constructed else 0x80) | number, *content)
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+
+class Node:
+    """One element as received: tag (first byte, or all bytes of a high tag), content without end marker, whole bytes."""
+
+    __slots__ = ("content", "depth", "field", "raw", "tag")
+
+    def __init__(self, tag: int, content: bytes, raw: bytes, field: str, depth: int) -> None:
+        self.tag = tag
+        self.content = content
+        self.raw = raw
+        self.field = field  # what an error names
+        self.depth = depth
+
+    def __repr__(self) -> str:
+        return f"Node({self.field}, tag=0x{self.tag:02x}, {len(self.content)} bytes)"
+
+    @property
+    def is_constructed(self) -> bool:
+        first = self.raw[0]
+        return bool(first & CONSTRUCTED)
+
+    def children(self) -> list["Node"]:
+        """The elements inside, in their order."""
+        if not self.is_constructed:
+            raise MalformedMessage(self.field, "a constructed element", f"tag 0x{self.tag:02x}")
+        nodes: list[Node] = []
+        data, position, end = self.content, 0, len(self.content)
+        while position < end:
+            if len(nodes) == MAX_CHILDREN:
+                raise MalformedMessage(self.field, f"at most {MAX_CHILDREN} elements", "more")
+            node = _read(data, position, self.field, self.depth + 1)
+            position += len(node.raw)
+            nodes.append(node)
+        return nodes
+
+    def expect(self, *tags: int, field: str | None = None) -> "Node":
+        """Return self when the tag is one of `tags`, under a better name if one is given."""
+        if field is not None:
+            self.field = field
+        if self.tag not in tags:
+            wanted = " or ".join(f"0x{tag:02x}" for tag in tags)
+            raise MalformedMessage(self.field, f"tag {wanted}", f"0x{self.tag:02x}")
+        return self
+
+    def items(self, tag: int, at_least: int, field: str | None = None) -> list["Node"]:
+        """The children of a constructed element of this tag, at least so many."""
+        nodes = self.expect(tag, field=field).children()
+        if len(nodes) < at_least:
+            raise MalformedMessage(self.field, f"at least {at_least} elements", len(nodes))
+        return nodes
+
+    def octets(self) -> bytes:
+        """The value of an OCTET STRING (or an implicitly tagged one), its pieces joined if it is constructed."""
+        if not self.is_constructed:
+            return self.content
+        return b"".join(
+            piece.expect(OCTET_STRING, OCTET_STRING | CONSTRUCTED).octets()
+            for piece in self.children()
+        )
+
+    def bits(self) -> bytes:
+        """The bytes of a BIT STRING that has no unused bits, as signatures and keys have."""
+        self.expect(BIT_STRING)
+        if self.content[:1] != b"\x00":
+            raise MalformedMessage(self.field, "a BIT STRING of whole bytes", self.content[:1])
+        return self.content[1:]
+
+    def as_oid(self) -> str:
+        self.expect(OID)
+        try:
+            return _dotted(self.content[: MAX_OID_BYTES + 1])
+        except ValueError:
+            raise MalformedMessage(
+                self.field, "an object identifier", self.content[:MAX_OID_BYTES]
+            ) from None
+
+    def as_int(self) -> int:
+        self.expect(INTEGER)
+        if not 1 <= len(self.content) <= MAX_INTEGER_BYTES:
+            raise MalformedMessage(
+                self.field, f"an INTEGER of 1 to {MAX_INTEGER_BYTES} bytes", len(self.content)
+            )
+        return int.from_bytes(self.content, "big", signed=True)
+
+    def as_text(self) -> str:
+        """Any of the character strings, or an implicitly tagged one; Latin-1 where it is not the UTF-8 it should be."""
+        if self.tag not in TEXT_TAGS and self.tag & 0xE0 != 0x80:
+            raise MalformedMessage(self.field, "a character string", f"tag 0x{self.tag:02x}")
+        encoding = ENCODINGS.get(self.tag, "utf-8")
+        try:
+            return self.content.decode(encoding)
+        except UnicodeDecodeError:
+            if encoding != "utf-8":
+                raise MalformedMessage(self.field, f"text in {encoding}", self.content) from None
+            return self.content.decode("latin-1")
+
+    def as_time(self) -> datetime:
+        """UTCTime or GeneralizedTime, also with a numeric offset, which an old SCEP server writes."""
+        self.expect(UTC_TIME, GENERALIZED_TIME)
+        try:
+            return _moment(self.content.decode("ascii"), self.tag == GENERALIZED_TIME)
+        except (ValueError, OverflowError):
+            raise MalformedMessage(self.field, "a time", self.content) from None
+
+
+def read(data: bytes, field: str = "message") -> Node:
+    """The first element of `data`; what follows it is ignored, as CGI front ends append newlines."""
+    if len(data) > MAX_BYTES:
+        raise MalformedMessage(field, f"at most {MAX_BYTES} bytes", len(data))
+    return _read(data, 0, field, 0)
+
+
+def _read(data: bytes, start: int, field: str, depth: int) -> Node:
+    if depth > MAX_DEPTH:
+        raise MalformedMessage(field, f"at most {MAX_DEPTH} levels", "more")
+    tag, begin, length = _header(data, start, field)
+    if length >= 0:
+        end = begin + length
+        if end > len(data):
+            raise MalformedMessage(field, f"{length} bytes of content", len(data) - begin)
+        return Node(tag, data[begin:end], data[start:end], field, depth)
+    end = _end_of_indefinite(data, begin, field)
+    return Node(tag, data[begin : end - 2], data[start:end], field, depth)
+
+
+def _header(data: bytes, position: int, field: str) -> tuple[int, int, int]:
+    """(tag, where the content starts, its length or -1 when indefinite)."""
+    try:
+        first = tag = data[position]
+        position += 1
+        if tag & 0x1F == 0x1F:  # a high tag number: up to four more bytes
+            for _ in range(4):
+                following = data[position]
+                position += 1
+                tag = tag << 8 | following
+                if not following & 0x80:
+                    break
+            else:
+                raise MalformedMessage(field, "a tag number below 2^28", f"0x{tag:x}")
+        length = data[position]
+        position += 1
+        if length < 0x80:
+            return tag, position, length
+        if length == 0x80:
+            if not first & CONSTRUCTED:
+                raise MalformedMessage(field, "a definite length in a primitive element", "0x80")
+            return tag, position, -1
+        size = length & 0x7F
+        if size > 8:
+            raise MalformedMessage(field, "a length of at most 8 bytes", size)
+        if position + size > len(data):
+            raise IndexError
+        return tag, position + size, int.from_bytes(data[position : position + size], "big")
+    except IndexError:
+        raise MalformedMessage(field, "a whole tag and length", "end of data") from None
+
+
+def _end_of_indefinite(data: bytes, position: int, field: str) -> int:
+    """Where the element whose content starts at `position` ends, end marker included."""
+    open_elements = 1
+    while open_elements:
+        tag, begin, length = _header(data, position, field)
+        if tag == 0:
+            if length != 0:
+                raise MalformedMessage(field, "an end-of-contents marker", f"length {length}")
+            open_elements -= 1
+            position = begin
+        elif length < 0:
+            open_elements += 1
+            if open_elements > MAX_DEPTH:
+                raise MalformedMessage(field, f"at most {MAX_DEPTH} levels", "more")
+            position = begin
+        else:
+            position = begin + length
+    return position
+
+
+@lru_cache(maxsize=1024)
+def _dotted(content: bytes) -> str:
+    if not content or len(content) > MAX_OID_BYTES or content[-1] & 0x80:
+        raise ValueError("not an object identifier")
+    arcs: list[int] = []
+    arc = 0
+    for byte in content:
+        arc = arc << 7 | byte & 0x7F
+        if not byte & 0x80:
+            arcs.append(arc)
+            arc = 0
+    first = min(arcs[0] // 40, 2)
+    return ".".join(str(arc) for arc in (first, arcs[0] - 40 * first, *arcs[1:]))
+
+
+def _moment(text: str, four_digit_year: bool) -> datetime:
+    digits = 14 if four_digit_year else 12
+    body, zone = text[:digits], text[digits:]
+    if not four_digit_year:
+        if not body[:2].isdigit():
+            raise ValueError(text)
+        body = ("19" if int(body[:2]) >= 50 else "20") + body  # RFC 5280, section 4.1.2.5.1
+    if not body.isdigit() or len(body) != 14:
+        raise ValueError(text)
+    if zone.startswith("."):  # fractions of a second
+        zone = zone[1:].lstrip("0123456789")
+    offset = timedelta()
+    if zone != "Z":
+        if len(zone) != 5 or zone[0] not in "+-" or not zone[1:].isdigit():
+            raise ValueError(text)
+        offset = timedelta(hours=int(zone[1:3]), minutes=int(zone[3:]))
+        offset = -offset if zone[0] == "-" else offset
+    moment = datetime.strptime(body, "%Y%m%d%H%M%S").replace(tzinfo=timezone(offset))
+    return moment.astimezone(UTC)
