@@ -1,0 +1,190 @@
+"""Challenge device-attest-01 with the `apple` format (draft-ietf-acme-device-attest, certificates.md 2.3 to 2.7).
+
+In comes the payload of a challenge response; out comes what Apple's attestation authority says about the device, or the
+problem badAttestationStatement with the exact reason. The same file writes what a device sends.
+"""
+
+import hashlib
+import hmac
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal
+
+import cbor2
+from cryptography import x509
+
+from certs import attestation, der
+from certs.acme.jws import Json, base64url, from_base64url
+from certs.acme.message import ERROR_PREFIX, Identifier, problem
+from certs.attestation import Attestation
+from certs.authorize import Grant
+from certs.errors import AcmeProblem, MalformedMessage, UntrustedCertificate
+
+CHALLENGE_TYPE: Final = "device-attest-01"
+PERMANENT_IDENTIFIER: Final = "permanent-identifier"
+ON_PERMANENT_IDENTIFIER: Final = x509.ObjectIdentifier("1.3.6.1.5.5.7.8.3")  # RFC 4043
+
+MAX_ATTESTATION_BYTES: Final = 64 * 1024  # a genuine one has about 1.4 KB
+MAX_CERTIFICATES: Final = 8
+MAX_IDENTIFIER: Final = 1024  # characters
+
+Unattested = Literal["none", "empty", "object", "error"]
+
+# `identity` or `identity/assigner-OID`; no slash inside either (the draft, section 3).
+_IDENTIFIER: Final = re.compile(r"[^/]+(/[0-2](\.(0|[1-9][0-9]*))+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class AttestationObject:
+    """The WebAuthn frame without authData: a format and the certificates of its statement, leaf first."""
+
+    format: str
+    certificates: tuple[bytes, ...] = ()
+
+    def encode(self) -> bytes:
+        statement = {"x5c": list(self.certificates)} if self.certificates else {}
+        return cbor2.dumps({"fmt": self.format, "attStmt": statement})
+
+    @classmethod
+    def decode(cls, data: bytes) -> "AttestationObject":
+        """Extra members and indefinite lengths pass. Raises MalformedMessage."""
+        if len(data) > MAX_ATTESTATION_BYTES:
+            raise MalformedMessage("attObj", f"at most {MAX_ATTESTATION_BYTES} bytes", len(data))
+        try:
+            value = cbor2.loads(data)
+        except Exception as error:  # cbor2 builds dates, patterns, addresses… out of foreign bytes
+            raise MalformedMessage("attObj", "CBOR", str(error)) from error
+        frame = _map(value, "attObj")
+        format_ = frame.get("fmt")
+        if not isinstance(format_, str):
+            raise MalformedMessage("attObj.fmt", "a text", format_)
+        certificates = _map(frame.get("attStmt"), "attObj.attStmt").get("x5c", ())
+        if not isinstance(certificates, list | tuple) or not all(
+            isinstance(certificate, bytes) for certificate in certificates
+        ):
+            raise MalformedMessage("attObj.attStmt.x5c", "byte strings", certificates)
+        if len(certificates) > MAX_CERTIFICATES:
+            raise MalformedMessage(
+                "attObj.attStmt.x5c", f"at most {MAX_CERTIFICATES} certificates", len(certificates)
+            )
+        return cls(format_, tuple(certificates))
+
+
+def freshness(token: str) -> bytes:
+    """What a device has attested together with its key: SHA-256 of the token's characters, not of what they encode."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+def response(chain: Sequence[bytes]) -> Json:
+    """The challenge response of a device that can attest."""
+    return {"attObj": base64url(AttestationObject("apple", tuple(chain)).encode())}
+
+
+def unattested_response(form: Unattested) -> Json:
+    """What a device without attestation answers; which form is real is not known (certificates.md 2.4)."""
+    match form:
+        case "none":
+            return {"attObj": base64url(AttestationObject("none").encode())}
+        case "empty":
+            return {"attObj": ""}
+        case "object":
+            return {}
+        case "error":
+            return {"error": f"{ERROR_PREFIX}rejectedIdentifier"}
+
+
+def check_permanent_identifier(value: str) -> None:
+    """Raises MalformedMessage for what the draft does not allow in an order."""
+    if len(value) > MAX_IDENTIFIER or not _IDENTIFIER.fullmatch(value):
+        raise MalformedMessage(PERMANENT_IDENTIFIER, "identity or identity/assigner-OID", value)
+
+
+def permanent_identifier_name(value: str) -> x509.OtherName:
+    """The identifier as a subject alternative name (RFC 4043)."""
+    identity, _, assigner = value.partition("/")
+    parts = [der.utf8(identity)] + ([der.oid(assigner)] if assigner else [])
+    return x509.OtherName(ON_PERMANENT_IDENTIFIER, der.sequence(*parts))
+
+
+def judge(
+    payload: Json,
+    *,
+    token: str,
+    identifier: str,
+    grant: Grant,
+    roots: Sequence[x509.Certificate],
+    at: datetime,
+    allow_unattested: bool,
+) -> Attestation | None:
+    """Every check of certificates.md 2.7 that needs no CSR; None for an unattested answer that is allowed.
+
+    Raises AcmeProblem badAttestationStatement.
+    """
+    try:
+        statement = _statement(payload)
+        if statement is None:
+            if allow_unattested:
+                return None
+            raise problem("badAttestationStatement", "an attestation is required")
+        found = attestation.verify(statement.certificates, roots, at=at)
+    except (MalformedMessage, UntrustedCertificate) as error:
+        raise problem("badAttestationStatement", str(error)) from error
+    if found.freshness is None:
+        raise problem("badAttestationStatement", "the attestation carries no freshness code")
+    if not hmac.compare_digest(found.freshness, freshness(token)):
+        raise problem(
+            "badAttestationStatement",
+            "the freshness code is not the hash of this challenge's token",
+        )
+    if not _is_device(found, identifier, grant):
+        raise _wrong_device(identifier)
+    return found
+
+
+def _statement(payload: Json) -> AttestationObject | None:
+    """None for each of the forms in which a device says that it cannot attest."""
+    if "attObj" not in payload or payload["attObj"] == "":
+        return None
+    statement = AttestationObject.decode(from_base64url(payload["attObj"], "attObj"))
+    if statement.format == "none":
+        return None
+    if statement.format != "apple":
+        raise MalformedMessage("attObj.fmt", "apple", statement.format)
+    if not statement.certificates:
+        raise MalformedMessage("attObj.attStmt.x5c", "at least one certificate")
+    return statement
+
+
+def _is_device(found: Attestation, identifier: str, grant: Grant) -> bool:
+    """One fact at least must match, and none that both sides know may differ.
+
+    The identifier is the serial number, the UDID, or a one-time code whose grant names the device.
+    """
+    attested = {fact for fact in (found.serial_number, found.udid) if fact}
+    known = (grant.serial_number, found.serial_number), (grant.udid, found.udid)
+    pairs = [(ours, theirs) for ours, theirs in known if ours and theirs]
+    if any(ours != theirs for ours, theirs in pairs):
+        return False
+    return identifier in attested or bool(pairs)
+
+
+def _wrong_device(identifier: str) -> AcmeProblem:
+    return problem(
+        "badAttestationStatement",
+        "the attested device is not the one of the permanent identifier",
+        subproblems=(
+            {
+                "type": f"{ERROR_PREFIX}rejectedIdentifier",
+                "detail": "another device is attested",
+                "identifier": Identifier(PERMANENT_IDENTIFIER, identifier).to_fields(),
+            },
+        ),
+    )
+
+
+def _map(value: Any, field: str) -> dict[Any, Any]:
+    if not isinstance(value, dict):
+        raise MalformedMessage(field, "a CBOR map", type(value).__name__)
+    return value
