@@ -11,4 +11,7 @@ MAX_REDIRECTS: Final = 10
 MAX_RESPONSE_BYTES: Final = 32 * 1024 * 1024  # a larger answer is refused, not buffered
 MAX_HEADER_BYTES: Final = 64 * 1024  # status line and headers of one answer
 MAX_BODY_BYTES: Final = 10 * 1024 * 1024  # what our servers accept as a request body
+CLOSE_TIMEOUT_S: Final = 1.0  # a peer's goodbye on a connection we close; after that it is dropped
 SHUTDOWN_TIMEOUT_S: Final = 5.0
+MAX_COMMANDS_PER_SESSION: Final = 1000  # a server that never ends a session is an error of its own
+MAX_AWAITING_FAILURES: Final = 3  # check-ins in a row that may fail while awaiting configuration

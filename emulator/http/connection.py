@@ -7,7 +7,7 @@ from typing import Final, cast
 
 import httptools
 
-from emulator.config import MAX_HEADER_BYTES, MAX_RESPONSE_BYTES, SHUTDOWN_TIMEOUT_S
+from emulator.config import CLOSE_TIMEOUT_S, MAX_HEADER_BYTES, MAX_RESPONSE_BYTES
 from emulator.http.tls import tls_reason
 
 SWITCHING_PROTOCOLS: Final = 101
@@ -95,10 +95,10 @@ class Connection(asyncio.Protocol):
     async def wait_closed(self) -> None:
         """Wait until the transport is gone; a peer that never says goodbye is dropped."""
         if not self.closed.done():
-            await asyncio.wait([self.closed], timeout=SHUTDOWN_TIMEOUT_S)
+            await asyncio.wait([self.closed], timeout=CLOSE_TIMEOUT_S)
         if not self.closed.done():
             self.abort()
-            await asyncio.wait([self.closed], timeout=SHUTDOWN_TIMEOUT_S)
+            await asyncio.wait([self.closed], timeout=CLOSE_TIMEOUT_S)
 
     # --- what the event loop calls
 
@@ -122,6 +122,7 @@ class Connection(asyncio.Protocol):
             self._after_feeding()
 
     def eof_received(self) -> None:
+        self.reusable = False
         waiter = self._waiter
         if waiter is None or waiter.done():
             return

@@ -27,7 +27,13 @@ from emulator.config import (
 )
 from emulator.http.connection import Answer, Connection, ConnectionFailed
 from emulator.http.content import decoded
-from emulator.http.request import REDIRECTS, Origin, OutgoingRequest, merged_headers
+from emulator.http.request import (
+    REDIRECTS,
+    Origin,
+    OutgoingRequest,
+    leads_to_http,
+    merged_headers,
+)
 from emulator.http.tls import TlsContexts, TrustSet, date_problem, tls_reason
 
 NO_HOSTS: Final = HostMap()
@@ -194,25 +200,20 @@ class HttpSession:
             # A client certificate is for the origin that the caller named, never for one that a redirect names.
             identity = self._identity if origin == first.origin else None
             answer = await self._send(request, wire, origin, destination, identity, action)
-            location = answer.headers.get("location")
-            if answer.status not in REDIRECTS or not location:
-                return HttpResponse(
-                    status=answer.status,
-                    body=decoded(answer, request.url),
-                    headers=answer.headers,
-                    url=request.url,
-                )
+            response = HttpResponse(
+                status=answer.status,
+                body=decoded(answer, request.url),
+                headers=answer.headers,
+                url=request.url,
+            )
+            if (onward := _onward(request, response)) is None:
+                return response
             seen.add((request.method, request.url))
-            try:
-                request = request.redirected(answer.status, location)
-            except (MalformedMessage, ValueError) as error:
-                raise TransportError(
-                    request.url, f"redirect that leads nowhere: {error}"
-                ) from error
-            if (request.method, request.url) in seen:
-                raise TransportError(first.url, f"redirect loop: back at {request.url}")
+            if (onward.method, onward.url) in seen:
+                raise TransportError(first.url, f"redirect loop: back at {onward.url}")
             if len(seen) > MAX_REDIRECTS:
                 raise TransportError(first.url, f"more than {MAX_REDIRECTS} redirects")
+            request = onward
 
     async def _send(
         self,
@@ -227,25 +228,28 @@ class HttpSession:
         if action is not None and action.name == "drop-request":
             raise TransportError(request.url, "fault drop-request: nothing was sent")
         key = (origin, identity is not None)
-        while True:
-            connection = self._idle.pop(key, None)
-            reused = connection is not None and connection.reusable
+        connection = self._idle.pop(key, None)
+        reused = connection is not None and connection.reusable
+        try:
             if connection is None or not reused:
                 connection = await self._connect(request.url, origin, destination, identity)
             try:
                 answer = await connection.exchange(request.method, wire)
             except ConnectionFailed as error:
-                if reused and not error.answer_begun:
-                    continue
-                raise TransportError(request.url, error.reason) from error
-            if action is not None and action.name == "drop-response":
-                connection.abort()
-                raise TransportError(request.url, "fault drop-response: the answer was not read")
-            if connection.reusable and key not in self._idle and not self._closed:
-                self._idle[key] = connection
-            else:
-                connection.close()
-            return answer
+                if not reused or error.answer_begun:
+                    raise
+                connection = await self._connect(request.url, origin, destination, identity)
+                answer = await connection.exchange(request.method, wire)
+        except ConnectionFailed as error:
+            raise TransportError(request.url, error.reason) from error
+        if action is not None and action.name == "drop-response":
+            connection.abort()
+            raise TransportError(request.url, "fault drop-response: the answer was not read")
+        if connection.reusable and key not in self._idle and not self._closed:
+            self._idle[key] = connection
+        else:
+            connection.close()
+        return answer
 
     async def _connect(
         self, url: str, origin: Origin, destination: Destination, identity: Identity | None
@@ -254,8 +258,8 @@ class HttpSession:
         loop = asyncio.get_running_loop()
         context = None
         if destination.tls:
-            door = self._door.contexts.server_check(self._trust, identity, origin.host)
-            context = door.as_ssl_argument()
+            shared = self._door.contexts.for_connection(self._trust, identity, origin.host)
+            context = shared.as_ssl_argument()
         where = f"{destination.host}:{destination.port}"
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -277,7 +281,7 @@ class HttpSession:
             raise TransportError(url, f"unknown host {destination.host}") from error
         except ConnectionRefusedError as error:
             raise TransportError(url, f"connection refused by {where}") from error
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise TransportError(url, f"cannot connect to {where}: {error}") from error
         self._open = {known for known in self._open if not known.closed.done()} | {connection}
         tls = connection.tls
@@ -285,3 +289,19 @@ class HttpSession:
             connection.abort()
             raise TransportError(url, problem)
         return connection
+
+
+def _onward(request: OutgoingRequest, response: HttpResponse) -> OutgoingRequest | None:
+    """The request that a redirect asks for; None when the answer is final, or leads to what is not HTTP at all.
+
+    Raises TransportError for a Location that cannot be read.
+    """
+    location = response.header("location")
+    if response.status not in REDIRECTS or not location:
+        return None
+    try:
+        if not leads_to_http(request.url, location):
+            return None  # such as the private schemes that end a web view
+        return request.redirected(response.status, location)
+    except (MalformedMessage, ValueError) as error:
+        raise TransportError(request.url, f"redirect that leads nowhere: {error}") from error

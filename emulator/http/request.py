@@ -1,5 +1,6 @@
 """What one HTTP request is before it meets a socket: its origin, its bytes, and what a redirect makes of it."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Self
@@ -11,6 +12,7 @@ from certs.hosts import DEFAULT_PORTS
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 WRITTEN_HERE: Final = frozenset({"host", "content-length", "transfer-encoding"})
 FOR_ONE_ORIGIN: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
+HOST: Final = re.compile(r"[a-zA-Z0-9._:%-]+")
 URL_CHARACTERS: Final = (
     "!#$%&'()*+,/:;=?@[]~-._"  # reserved and unreserved ones (RFC 3986, section 2)
 )
@@ -46,12 +48,14 @@ class OutgoingRequest:
         """Raises MalformedMessage for a URL that names no place."""
         try:
             parts = urlsplit(self.url)
-            host, port = parts.hostname, parts.port
+            host, port = (parts.hostname or "").rstrip("."), parts.port
+            if ":" not in host:
+                host = host.encode("idna").decode()  # RFC 3490; refuses empty and endless labels
         except ValueError as error:
             raise MalformedMessage("URL", "http:// or https:// and a host", self.url) from error
-        if parts.scheme not in DEFAULT_PORTS or not host:
+        if parts.scheme not in DEFAULT_PORTS or not HOST.fullmatch(host):
             raise MalformedMessage("URL", "http:// or https:// and a host", self.url)
-        return Origin(parts.scheme, host.rstrip("."), port or DEFAULT_PORTS[parts.scheme])
+        return Origin(parts.scheme, host, port or DEFAULT_PORTS[parts.scheme])
 
     def to_bytes(self) -> bytes:
         """Head and body (RFC 9112, section 3)."""
@@ -83,6 +87,11 @@ class OutgoingRequest:
         parts = urlsplit(self.url)
         target = quote(parts.path or "/", safe=URL_CHARACTERS)
         return f"{target}?{quote(parts.query, safe=URL_CHARACTERS)}" if parts.query else target
+
+
+def leads_to_http(url: str, location: str) -> bool:
+    """Whether a Location, seen from `url`, is of a scheme that a transport speaks."""
+    return urlsplit(urljoin(url, location.strip())).scheme in DEFAULT_PORTS
 
 
 def merged_headers(defaults: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:

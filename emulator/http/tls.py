@@ -46,7 +46,7 @@ class TlsContexts:
     def __init__(self) -> None:
         self._contexts: OrderedDict[tuple[TrustSet, str], ssl.SSLContext] = OrderedDict()
 
-    def server_check(
+    def for_connection(
         self, trust: TrustSet, identity: Identity | None, host: str
     ) -> "ConnectionContext":
         """What to hand to asyncio as `ssl=` for one connection to `host`."""
