@@ -1,7 +1,7 @@
-"""Activation: the request and the form it travels in; the handshake and the answers have files of their own (apple-services.md 2 and 9.1).
+"""Activation: the request and the form it travels in (apple-services.md 2.4 and 9.1).
 
-Layouts and codecs only: who signs, with which key, and whom to trust is the device's and the stand-in's business. `||` in a
-docstring joins bytes; L16 and L32 put a big-endian length in front.
+The handshake before it and the answers after it have files of their own, whose names this one gives too. Layouts and codecs only:
+who signs, with which key, and whom to trust is the device's and the stand-in's business.
 """
 
 import hashlib
@@ -184,7 +184,10 @@ def sign_act_request(response_message: bytes) -> bytes:
 
 
 def tbs_request(activation_info_xml: bytes, *, kp: bytes, act_request: bytes) -> bytes:
-    """TBS_R = "SIM-RK-1" 00 || L32(ActivationInfoXML) || L16(serverKP) || L16(signActRequest)."""
+    """TBS_R = "SIM-RK-1" 00 || L32(ActivationInfoXML) || L16(serverKP) || L16(signActRequest).
+
+    `||` joins bytes; L16 and L32 put a big-endian length of two or four bytes in front.
+    """
     length = struct.pack(">I", len(activation_info_xml))
     return b"SIM-RK-1\x00" + length + activation_info_xml + length16(kp) + length16(act_request)
 

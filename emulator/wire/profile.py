@@ -14,16 +14,8 @@ from certs import cms
 from certs.errors import MalformedMessage
 from emulator.wire import plist
 from emulator.wire.fields import Fields, kind_of, optional, present, required, required_list
-from emulator.wire.payloads import (
-    AcmePayload,
-    CertificatePayload,
-    MdmPayload,
-    OtherPayload,
-    Payload,
-    Pkcs12Payload,
-    ScepPayload,
-    header,
-)
+from emulator.wire.identity_payloads import AcmePayload, Pkcs12Payload, ScepPayload, Subject
+from emulator.wire.payloads import CertificatePayload, MdmPayload, OtherPayload, header
 
 __all__ = [
     "AcmePayload",
@@ -35,9 +27,12 @@ __all__ = [
     "Pkcs12Payload",
     "Profile",
     "ScepPayload",
+    "Subject",
     "decode",
     "encode",
 ]
+
+Payload = MdmPayload | ScepPayload | AcmePayload | CertificatePayload | Pkcs12Payload | OtherPayload
 
 CONTENT_TYPE: Final = "application/x-apple-aspen-config"
 
