@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from types import TracebackType
 from typing import Protocol
 
 
@@ -31,7 +32,12 @@ class BusyScope(Protocol):
 
     def __enter__(self) -> None: ...
 
-    def __exit__(self, *exc: object) -> None: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None: ...
 
 
 class SystemClock:
