@@ -39,14 +39,25 @@ ENVELOPE = "EnvelopedData"
 @lru_cache(maxsize=1024)
 def issuer_and_serial(certificate: x509.Certificate) -> bytes:
     """IssuerAndSerialNumber, cut out of the certificate's own bytes so that no name is encoded anew."""
-    fields = der.read(
-        certificate.public_bytes(serialization.Encoding.DER), "certificate"
-    ).children()[0]
-    version, *rest = fields.children()
-    if version.tag != 0xA0:  # version 1
-        rest = [version, *rest]
-    serial, _, issuer = rest[:3]
+    serial, _, issuer, *_ = _tbs_fields(certificate)
     return der.sequence(issuer.raw, serial.raw)
+
+
+def issuer_der(certificate: x509.Certificate) -> bytes:
+    """The issuer's name as it stands in the certificate."""
+    return _tbs_fields(certificate)[2].raw
+
+
+def subject_der(certificate: x509.Certificate) -> bytes:
+    """The subject's name as it stands in the certificate."""
+    return _tbs_fields(certificate)[4].raw
+
+
+def _tbs_fields(certificate: x509.Certificate) -> list[der.Node]:
+    """serialNumber, signature, issuer, validity, subject, and what follows; without the version."""
+    data = certificate.public_bytes(serialization.Encoding.DER)
+    fields = der.read(data, "certificate").children()[0].children()
+    return fields[1:] if fields[0].tag == 0xA0 else fields
 
 
 def subject_key_identifier(certificate: x509.Certificate) -> bytes | None:

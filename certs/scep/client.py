@@ -1,0 +1,278 @@
+"""The SCEP client of a device: GetCACert, GetCACaps, then PKCSReq until there is a certificate (RFC 8894).
+
+In: a Transport, the payload's URL and settings, a key and its PKCS#10 request. Out: the certificate, checked as
+Apple's client checks it (certificates.md 1.11). What Apple's client does and the RFC does not ask for is the default.
+"""
+
+import base64
+import hashlib
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, Literal
+from urllib.parse import quote
+
+import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from certs import cms, csr, names
+from certs.clock import Clock
+from certs.cms import Cipher
+from certs.errors import MalformedMessage, ScepFailure, UnexpectedAnswer
+from certs.faults import FaultPoint, no_faults
+from certs.identity import Identity
+from certs.keys import KeySource, spki_der
+from certs.scep.ca_certificates import CaCertificates
+from certs.scep.message import (
+    LEGACY,
+    PKI_MESSAGE,
+    Capabilities,
+    CertRep,
+    MessageType,
+    PkiStatus,
+    encode_request,
+    issuer_and_subject,
+)
+from certs.transport import HttpResponse, Transport
+
+log = structlog.get_logger()
+
+TIMEOUT_S: Final = 60.0  # what profiled allows
+SIGNER_KEY_USAGE: Final = names.key_usage(names.DIGITAL_SIGNATURE)
+REQUESTER_KEY_USAGE: Final = names.key_usage(names.DIGITAL_SIGNATURE | names.KEY_ENCIPHERMENT)
+
+
+@dataclass(frozen=True, slots=True)
+class _Enrollment:
+    """What stays the same for all messages of one transaction."""
+
+    ca: CaCertificates
+    post: bool
+    digest: str
+    cipher: Cipher
+    key: rsa.RSAPrivateKey
+    signer: Identity
+    transaction_id: str
+
+
+class ScepClient:
+    """Enrolls one certificate at one URL. `signer` is whose key signs the messages (certificates.md 1.6)."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        url: str,
+        *,
+        clock: Clock,
+        keys: KeySource,
+        name: str | None = None,
+        ca_fingerprint: bytes | None = None,
+        signer: Literal["apple", "same-key"] = "apple",
+        retries: int = 3,
+        retry_delay_s: float = 10,
+        capabilities: Capabilities | None = None,
+        faults: FaultPoint = no_faults,
+    ) -> None:
+        self._transport = transport
+        self._url = url
+        self._clock = clock
+        self._keys = keys
+        self._name = name
+        self._ca_fingerprint = ca_fingerprint
+        self._signer: Literal["apple", "same-key"] = signer
+        self._retries = retries
+        self._retry_delay_s = retry_delay_s
+        self._capabilities = capabilities
+        self._faults = faults
+        self._asked: Counter[str] = Counter()
+
+    async def enroll(self, key: rsa.RSAPrivateKey, csr_der: bytes) -> tuple[x509.Certificate, ...]:
+        """The issued certificate, then what else came with it.
+
+        Raises ScepFailure (the server said no, or never decided), InsufficientCapabilities, UntrustedCertificate,
+        MalformedMessage, InvalidSignature, CannotDecrypt, UnexpectedAnswer or TransportError.
+        """
+        ca = await self.get_ca_cert()
+        capabilities = self._capabilities or await self.get_ca_caps()
+        digest, cipher = (
+            capabilities.digest(),
+            capabilities.cipher(),
+        )  # iOS refuses before it sends anything
+        csr_der = self._misbehave(key, csr_der)
+        request = csr.decode(csr_der)
+        enrollment = _Enrollment(
+            ca,
+            capabilities.post,
+            digest,
+            cipher,
+            key,
+            await self._message_signer(key, request.subject),
+            transaction_id(key.public_key()),
+        )
+        reply, issued = await self._ask(enrollment, MessageType.PKCS_REQ, csr_der)
+        poll = issuer_and_subject(ca.issuer_der, request.subject.public_bytes())
+        for attempt in range(self._retries):
+            if reply.status is not PkiStatus.PENDING:
+                break
+            if attempt:  # the first retry comes at once
+                await self._clock.sleep(self._retry_delay_s)
+            reply, issued = await self._ask(enrollment, MessageType.CERT_POLL, poll)
+        if reply.status is PkiStatus.PENDING:
+            raise ScepFailure("pending", f"not decided after {self._retries} polls")
+        return issued
+
+    async def get_ca_cert(self) -> CaCertificates:
+        """GetCACert, its fingerprint checked if the payload names one."""
+        answer = await self._get("GetCACert", "get_ca_cert", quote(self._name or "", safe=""))
+        answer.require(200)
+        if not answer.body:
+            raise UnexpectedAnswer(answer.url, answer.status, "expected a certificate, got nothing")
+        ca = CaCertificates.decode(answer.body)
+        if self._ca_fingerprint is not None:
+            ca.check_fingerprint(self._ca_fingerprint)
+        return ca
+
+    async def get_ca_caps(self) -> Capabilities:
+        """GetCACaps; an HTTP error or a web page means a server that does not know it."""
+        answer = await self._get("GetCACaps", "get_ca_caps", quote(self._name or "", safe=""))
+        if answer.status != 200 or answer.body.lstrip().startswith(b"<"):
+            return LEGACY
+        return Capabilities.parse(answer.body)
+
+    async def _ask(
+        self, enrollment: _Enrollment, message_type: MessageType, content: bytes
+    ) -> tuple[CertRep, tuple[x509.Certificate, ...]]:
+        """One PKIOperation: the checked answer, and the certificates if it is a SUCCESS."""
+        nonce = secrets.token_bytes(16)
+        message = encode_request(
+            content,
+            message_type=message_type,
+            transaction_id=enrollment.transaction_id,
+            sender_nonce=nonce,
+            signer=enrollment.signer,
+            recipients=(enrollment.ca.recipient,),
+            cipher=enrollment.cipher,
+            digest=enrollment.digest,
+            signing_time=self._clock.now(),
+        )
+        answer = await self._pki_operation(message, post=enrollment.post)
+        answer.require(200)
+        if not answer.body:
+            raise UnexpectedAnswer(answer.url, answer.status, "expected a CertRep, got nothing")
+        reply = CertRep.decode(answer.body)
+        enrollment.ca.check_signer(reply.verify(enrollment.ca.certificates))
+        if reply.transaction_id != enrollment.transaction_id:
+            raise MalformedMessage("transactionID", enrollment.transaction_id, reply.transaction_id)
+        if reply.recipient_nonce is None:
+            log.warning("scep_recipient_nonce_absent", transaction_id=reply.transaction_id)
+        elif reply.recipient_nonce != nonce:
+            raise MalformedMessage(
+                "recipientNonce", f"our senderNonce {nonce.hex()}", reply.recipient_nonce.hex()
+            )
+        if reply.status is PkiStatus.FAILURE:
+            raise ScepFailure(reply.fail_info or "", reply.fail_info_text)
+        if reply.status is PkiStatus.PENDING:
+            return reply, ()
+        return reply, _own_first(reply.open(enrollment.signer), enrollment.key)
+
+    async def _get(self, operation: str, step: str, message: str) -> HttpResponse:
+        joint = "&" if "?" in self._url else "?"
+        return await self._transport.request(
+            "GET",
+            f"{self._url}{joint}operation={operation}&message={message}",
+            step=step,
+            timeout_s=TIMEOUT_S,
+        )
+
+    async def _pki_operation(self, message: bytes, *, post: bool) -> HttpResponse:
+        if not post:
+            # Apple percent-encodes `=` and sends `+` and `/` bare (certificates.md 1.11).
+            encoded = base64.b64encode(message).decode().replace("=", "%3D")
+            return await self._get("PKIOperation", "pki_operation", encoded)
+        joint = "&" if "?" in self._url else "?"
+        return await self._transport.request(
+            "POST",
+            f"{self._url}{joint}operation=PKIOperation",
+            step="pki_operation",
+            headers={"Content-Type": PKI_MESSAGE},
+            body=message,
+            timeout_s=TIMEOUT_S,
+        )
+
+    async def _message_signer(self, key: rsa.RSAPrivateKey, subject: x509.Name) -> Identity:
+        """The self-signed identity that signs the messages and opens the answers."""
+        if self._signer == "same-key":
+            return _self_signed(key, subject, self._clock, days=7)
+        throw_away = await self._keys.take("rsa2048")
+        if not isinstance(throw_away, rsa.RSAPrivateKey):
+            raise TypeError("a KeySource gave another kind of key than it was asked for")
+        return _self_signed(throw_away, APPLE_SIGNER, self._clock, days=365)
+
+    def _misbehave(self, key: rsa.RSAPrivateKey, csr_der: bytes) -> bytes:
+        """`wrong-challenge` {challenge} and `missing-challenge`: the request, made again with the fault."""
+        self._asked["pki_operation"] += 1
+        action = self._faults("device", "pki_operation", csr_der, self._asked["pki_operation"])
+        if action is None or action.name not in ("wrong-challenge", "missing-challenge"):
+            return csr_der
+        request = csr.decode(csr_der)
+        challenge = None
+        if action.name == "wrong-challenge":
+            challenge = str(action.arguments.get("challenge") or secrets.token_hex(8))
+        return csr.build(
+            key,
+            request.subject,
+            challenge=challenge,
+            key_usage=request.key_usage,
+            alternative_names=request.alternative_names,
+            extended_key_usage=request.extended_key_usage,
+        )
+
+
+APPLE_SIGNER: Final = names.from_subject([[["CN", "MDM SCEP SIGNER"]], [["C", "US"]]])
+
+
+def transaction_id(public_key: rsa.RSAPublicKey) -> str:
+    """Upper-case hex SHA-1 over the DER RSAPublicKey, as captured from macOS (certificates.md 1.7)."""
+    data = public_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.PKCS1)
+    return hashlib.sha1(data, usedforsecurity=False).hexdigest().upper()
+
+
+def _self_signed(
+    key: rsa.RSAPrivateKey, subject: x509.Name, clock: Clock, *, days: int
+) -> Identity:
+    """Apple's form (digitalSignature only, clientAuth, serial 1) or the RFC's (section 2.3)."""
+    apple = subject is APPLE_SIGNER
+    usage = SIGNER_KEY_USAGE if apple else REQUESTER_KEY_USAGE
+    assert usage is not None
+    start = clock.now() - timedelta(minutes=10)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(start)
+        .not_valid_after(start + timedelta(days=days))
+        .add_extension(usage, critical=True)
+    )
+    if apple:
+        purpose = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+        builder = builder.add_extension(purpose, critical=True)
+    return Identity(key, builder.sign(key, hashes.SHA256()))
+
+
+def _own_first(
+    certificates: Sequence[x509.Certificate], key: rsa.RSAPrivateKey
+) -> tuple[x509.Certificate, ...]:
+    """The certificate for our key, wherever it stands, then the others. Raises MalformedMessage."""
+    own = spki_der(key.public_key())
+    for leaf in certificates:
+        public = cms.rsa_public_key(leaf)
+        if public is not None and spki_der(public) == own:
+            return (leaf, *(other for other in certificates if other != leaf))
+    raise MalformedMessage("CertRep", "a certificate for our key", f"{len(certificates)} others")
