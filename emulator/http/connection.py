@@ -11,15 +11,20 @@ from emulator.config import CLOSE_TIMEOUT_S, MAX_HEADER_BYTES, MAX_RESPONSE_BYTE
 from emulator.http.tls import tls_reason
 
 SWITCHING_PROTOCOLS: Final = 101
+HUNG_UP: Final = "the server closed the connection without an answer"
 WITHOUT_BODY: Final = frozenset({204, 304})
 
 
 class ConnectionFailed(Exception):
-    """No whole answer came on this connection; `answer_begun` says whether any byte of one did."""
+    """No whole answer came on this connection.
 
-    def __init__(self, reason: str, *, answer_begun: bool = False) -> None:
+    `answer_begun` says whether any byte of one did; `hung_up` that the server just went, without a byte or an alert.
+    """
+
+    def __init__(self, reason: str, *, answer_begun: bool = False, hung_up: bool = False) -> None:
         self.reason = reason
         self.answer_begun = answer_begun
+        self.hung_up = hung_up
         super().__init__(reason)
 
 
@@ -63,7 +68,7 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         assert self._waiter is None
         if self.closed.done():
-            raise ConnectionFailed("the server closed the connection")
+            raise ConnectionFailed(HUNG_UP, hung_up=True)
         self.reusable = False
         self._head_only = method == "HEAD"
         self._begin_answer()
@@ -129,7 +134,7 @@ class Connection(asyncio.Protocol):
         if self._until_eof:
             self._finish()
         elif self._received == 0:
-            self._fail("the server closed the connection without an answer")
+            self._fail(HUNG_UP, hung_up=True)
         else:
             self._fail(f"the answer ends early, after {self._body_bytes} bytes of body")
 
@@ -141,8 +146,10 @@ class Connection(asyncio.Protocol):
             return
         if isinstance(exc, ssl.SSLError):
             self._fail(tls_reason(exc))
+        elif exc is not None and self._received == 0:
+            self._fail(HUNG_UP, hung_up=True)
         elif exc is not None:
-            self._fail(f"connection lost: {exc.__class__.__name__}: {exc}")
+            self._fail(f"the connection broke off: {exc}")
         else:
             self.eof_received()
 
@@ -225,7 +232,9 @@ class Connection(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(Answer(self._status, self._headers, b"".join(self._body)))
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, *, hung_up: bool = False) -> None:
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(ConnectionFailed(reason, answer_begun=self._received > 0))
+            self._waiter.set_result(
+                ConnectionFailed(reason, answer_begun=self._received > 0, hung_up=hung_up)
+            )
         self.abort()

@@ -241,7 +241,11 @@ class HttpSession:
                 connection = await self._connect(request.url, origin, destination, identity)
                 answer = await connection.exchange(request.method, wire)
         except ConnectionFailed as error:
-            raise TransportError(request.url, error.reason) from error
+            reason = error.reason
+            if error.hung_up and identity is not None:
+                # In TLS 1.3 a refusal comes after the handshake; a reset may overtake the alert that explains it.
+                reason += " (perhaps it refuses the client certificate)"
+            raise TransportError(request.url, reason) from error
         if action is not None and action.name == "drop-response":
             connection.abort()
             raise TransportError(request.url, "fault drop-response: the answer was not read")

@@ -72,7 +72,7 @@ class ConnectionContext:
     """
 
     def __init__(self, context: ssl.SSLContext, identity: Identity | None, host: str) -> None:
-        self._context = context
+        self.context = context
         self._identity = identity
         self._host = host
 
@@ -85,8 +85,8 @@ class ConnectionContext:
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
         if self._identity is not None:
-            load_identity(self._context, self._identity)
-        return self._context.wrap_bio(
+            load_identity(self.context, self._identity)
+        return self.context.wrap_bio(
             incoming, outgoing, server_side=False, server_hostname=self._host
         )
 
