@@ -97,7 +97,8 @@ def unattested_response(form: Unattested) -> Json:
 
 def check_permanent_identifier(value: str) -> None:
     """Raises MalformedMessage for what the draft does not allow in an order."""
-    if len(value) > MAX_IDENTIFIER or not _IDENTIFIER.fullmatch(value):
+    well_formed = value.isprintable() and _IDENTIFIER.fullmatch(value)
+    if len(value) > MAX_IDENTIFIER or not well_formed:
         raise MalformedMessage(PERMANENT_IDENTIFIER, "identity or identity/assigner-OID", value)
 
 

@@ -75,7 +75,7 @@ class Problem:
             subproblems=tuple(error.subproblems),
         )
 
-    def error(self, retry_after_s: float | None = None) -> AcmeProblem:
+    def exception(self, retry_after_s: float | None = None) -> AcmeProblem:
         return AcmeProblem(
             self.type,
             self.detail,

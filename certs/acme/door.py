@@ -1,0 +1,265 @@
+"""The door of an ACME server: what every request must be and every answer carry (RFC 8555, sections 6.1 to 6.7).
+
+In comes an HTTP request; the handler behind the door gets it once content type, JWS, URL, key, signature and nonce are
+right. Out goes the handler's answer, or the problem document of whatever was raised, with Replay-Nonce and a link to
+the directory.
+"""
+
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from certs.acme import jws
+from certs.acme.jws import Json
+from certs.acme.message import PROBLEM_TYPE, Problem, problem
+from certs.acme.order_book import Account, NonceStore, OrderBook
+from certs.clock import Clock
+from certs.errors import AcmeProblem, InvalidSignature, MalformedMessage
+from certs.faults import Action, FaultPoint
+from certs.keys import PublicKey
+
+log = structlog.get_logger()
+
+MAX_REQUEST_BYTES: Final = 256 * 1024  # an attestation makes about 3 KB
+# Carried out by the handler of the step, as they change the answer rather than replace it.
+HANDLERS_FAULTS: Final = frozenset({"challenge-with-error"})
+
+_chance = (
+    random.SystemRandom()
+)  # which nonce is refused belongs to no device, so no seed decides it
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request that passed every general check."""
+
+    request: web.Request
+    signed: jws.SignedRequest
+    key: PublicKey
+    account: Account | None  # None in newAccount, which is signed by the key itself
+    fault: Action | None = None  # one that the handler has to carry out
+
+    @property
+    def id(self) -> str:
+        return self.request.match_info["id"]
+
+    @property
+    def owner(self) -> Account:
+        """The account that signed; resources other than newAccount always have one."""
+        assert self.account is not None
+        return self.account
+
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+SignedHandler = Callable[[Call], Awaitable[web.Response]]
+
+
+class Door:
+    """Routes requests to handlers, and turns what these raise into problem documents."""
+
+    def __init__(
+        self,
+        book: OrderBook,
+        *,
+        clock: Clock,
+        nonce_rejection: float,
+        faults: FaultPoint,
+        base_url: str | None,
+    ) -> None:
+        self.nonces = NonceStore(clock)
+        self._book = book
+        self._clock = clock
+        self._nonce_rejection = nonce_rejection
+        self._faults = faults
+        self._base_url = base_url.rstrip("/") if base_url else None
+        self._path = ""
+        self._unsigned_steps: dict[str, int] = {}
+
+    def mount(self, path: str) -> None:
+        """Every resource stands below `path`."""
+        self._path = path.rstrip("/")
+
+    def url(self, request: web.Request, name: str) -> str:
+        """How clients call one of our resources."""
+        base = self._base_url or f"{request.scheme}://{request.host}"
+        return f"{base}{self._path}/{name}"
+
+    def open_route(self, app: web.Application, name: str, step: str, handler: Handler) -> None:
+        """A resource that anyone may GET."""
+
+        async def unsigned(request: web.Request) -> web.Response:
+            _only(request, "GET", "HEAD")
+            n = self._unsigned_steps[step] = self._unsigned_steps.get(step, 0) + 1
+            fault = self._faults("server", step, None, n)
+            return await self._misbehave(fault) or await handler(request)
+
+        self._route(app, name, step, unsigned)
+
+    def key_route(self, app: web.Application, name: str, step: str, handler: SignedHandler) -> None:
+        """A resource for requests signed by the key that they carry."""
+
+        async def signed_by_key(request: web.Request) -> web.Response:
+            _only(request, "POST")
+            signed = await self._read(request)
+            if signed.jwk is None:
+                raise MalformedMessage("protected", "jwk, not kid, for this resource")
+            return await self._pass(
+                Call(request, signed, jws.from_jwk(signed.jwk), None), step, handler
+            )
+
+        self._route(app, name, step, signed_by_key)
+
+    def account_route(
+        self, app: web.Application, name: str, step: str, handler: SignedHandler
+    ) -> None:
+        """A resource for requests signed by an account, which they name by its URL."""
+
+        async def signed_by_account(request: web.Request) -> web.Response:
+            _only(request, "POST")
+            signed = await self._read(request)
+            if signed.kid is None:
+                raise MalformedMessage("protected", "kid, not jwk, for this resource")
+            _, found, id_ = signed.kid.partition(f"{self._path}/account/")
+            account = self._book.account(id_) if found else None
+            if account is None:
+                raise problem("accountDoesNotExist", "no account has this URL")
+            return await self._pass(Call(request, signed, account.key, account), step, handler)
+
+        self._route(app, name, step, signed_by_account)
+
+    def _route(self, app: web.Application, name: str, step: str, handler: Handler) -> None:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            with self._clock.busy():
+                try:
+                    response = await handler(request)
+                except Exception as error:
+                    response = _refusal(step, error)
+            response.headers["Replay-Nonce"] = self.nonces.new()
+            response.headers.add("Link", f'<{self.url(request, "directory")}>;rel="index"')
+            response.headers["Cache-Control"] = "no-store"
+            return response
+
+        app.router.add_route("*", f"{self._path}/{name}", answer)
+
+    async def _read(self, request: web.Request) -> jws.SignedRequest:
+        """What needs no key: media type, size, form, URL."""
+        if request.headers.get("Content-Type") != jws.CONTENT_TYPE:
+            raise AcmeProblem(
+                "malformed", f"the content type must be {jws.CONTENT_TYPE}", status=415
+            )
+        body = await _body(request)
+        signed = jws.decode(body)
+        # Plain http behind a proxy that ends TLS: the client signed what it sees.
+        schemes = {request.scheme, "https"}
+        names = {f"{scheme}://{request.host}{request.path_qs}" for scheme in schemes}
+        if self._base_url:
+            names.add(self._base_url + request.path_qs)
+        if signed.url not in names:
+            raise MalformedMessage("url", "the URL of the request", signed.url)
+        return signed
+
+    async def _pass(self, call: Call, step: str, handler: SignedHandler) -> web.Response:
+        """Signature, then nonce, so that a forged request uses up nobody's nonce; then the handler."""
+        call.signed.verify(call.key)
+        if not self.nonces.use(call.signed.nonce):
+            raise problem("badNonce", "the nonce is unknown, used or too old")
+        if self._nonce_rejection and _chance.random() < self._nonce_rejection:
+            raise problem("badNonce", "refused on purpose")
+        fault = self._faults("server", step, call.signed, self._count(call, step))
+        if fault is not None and fault.name in HANDLERS_FAULTS:
+            call = Call(call.request, call.signed, call.key, call.account, fault)
+            return await handler(call)
+        return await self._misbehave(fault) or await handler(call)
+
+    def _count(self, call: Call, step: str) -> int:
+        """How often this client did this step: an account is a device for all that the server knows."""
+        steps = self._unsigned_steps if call.account is None else call.account.steps
+        steps[step] = steps.get(step, 0) + 1
+        return steps[step]
+
+    async def _misbehave(self, fault: Action | None) -> web.Response | None:
+        """Do what the fault point asked for; an answer takes the place of the honest one."""
+        if fault is None:
+            return None
+        arguments = fault.arguments
+        match fault.name:
+            case "delay":
+                await self._clock.sleep(float(arguments.get("seconds", 1)))
+                return None
+            case "status":
+                return web.Response(status=int(arguments.get("status", 500)))
+            case "problem":
+                type_ = str(arguments.get("type", "serverInternal"))
+                usual = problem(type_, "")
+                raise AcmeProblem(
+                    type_,
+                    str(arguments.get("detail", "refused on purpose")),
+                    status=int(arguments.get("status", usual.status)),
+                    retry_after_s=arguments.get("retry_after_s"),
+                )
+            case other:
+                raise ValueError(f"an ACME server has no fault {other!r}")
+
+
+def json_answer(
+    fields: Json, *, status: int = 200, headers: dict[str, str] | None = None
+) -> web.Response:
+    """An object as application/json."""
+    return web.Response(
+        body=jws.encode_json(fields),
+        status=status,
+        content_type="application/json",
+        headers=headers,
+    )
+
+
+def _refusal(step: str, error: Exception) -> web.Response:
+    """The problem document for an error, and its one log line."""
+    refused = _as_problem(error)
+    if refused is None:
+        refused = problem("serverInternal", "the server failed; its log says why")
+        log.error("acme_failed", step=step, exc_info=error)
+    else:
+        log.info(
+            "acme_refused",
+            step=step,
+            type=refused.type,
+            status=refused.status,
+            detail=refused.detail,
+        )
+    response = json_answer(Problem.of(refused).to_fields(), status=refused.status)
+    response.content_type = PROBLEM_TYPE
+    if refused.retry_after_s is not None:
+        response.headers["Retry-After"] = str(int(refused.retry_after_s))
+    return response
+
+
+def _as_problem(error: Exception) -> AcmeProblem | None:
+    match error:
+        case AcmeProblem():
+            return error
+        case MalformedMessage() | InvalidSignature():
+            return problem("malformed", str(error))
+        case web.HTTPException():
+            return AcmeProblem("malformed", error.reason, status=error.status)
+        case _:
+            return None
+
+
+async def _body(request: web.Request) -> bytes:
+    too_large = AcmeProblem("malformed", f"more than {MAX_REQUEST_BYTES} bytes", status=413)
+    if (request.content_length or 0) > MAX_REQUEST_BYTES:
+        raise too_large
+    body = await request.read()
+    if len(body) > MAX_REQUEST_BYTES:
+        raise too_large
+    return body
+
+
+def _only(request: web.Request, *methods: str) -> None:
+    if request.method not in methods:
+        raise AcmeProblem("malformed", f"{request.method} is not for this resource", status=405)

@@ -1,0 +1,63 @@
+"""From a finalize request to a certificate: which CSR may have one, and what a client downloads.
+
+Follows RFC 8555, section 7.4, as the device-attest draft relaxes it: a CSR may leave the identifier out, but names nobody else.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from certs import csr
+from certs.acme.device_attest import permanent_identifier_name
+from certs.acme.jws import Json, from_base64url
+from certs.acme.message import problem
+from certs.acme.order_book import OrderRecord
+from certs.csr import CertificateRequest
+from certs.errors import InvalidSignature, MalformedMessage
+from certs.keys import spki_der
+
+MIN_RSA_BITS: Final = 2048
+CURVES: Final = ("secp256r1", "secp384r1", "secp521r1")
+
+
+def request_of(payload: Json) -> CertificateRequest:
+    """The CSR of a finalize payload. Raises AcmeProblem badCSR, or MalformedMessage for a bad frame."""
+    der = from_base64url(payload.get("csr"), "csr")
+    try:
+        return csr.decode(der)
+    except (MalformedMessage, InvalidSignature) as error:
+        raise problem("badCSR", str(error)) from error
+
+
+def check(request: CertificateRequest, record: OrderRecord, *, checks_name: bool) -> None:
+    """Raises AcmeProblem badCSR; the order stays ready, as another CSR may do better.
+
+    `checks_name` is off where the host writes the subject itself.
+    """
+    key = request.public_key
+    if isinstance(key, rsa.RSAPublicKey):
+        if key.key_size < MIN_RSA_BITS:
+            raise problem("badCSR", f"an RSA key needs {MIN_RSA_BITS} bits, not {key.key_size}")
+    elif key.curve.name not in CURVES:
+        raise problem("badCSR", f"curve {key.curve.name} is not supported")
+    if spki_der(key) == spki_der(record.account.key):
+        raise problem("badCSR", "the key is the account's own (RFC 8555, section 11.1)")
+    wanted = permanent_identifier_name(record.identifier.value)
+    if any(name != wanted for name in request.alternative_names):
+        raise problem("badCSR", "a subject alternative name is not the order's identifier")
+    usage = request.key_usage
+    if usage is not None and (usage.key_cert_sign or usage.crl_sign):
+        raise problem("badCSR", "a device's key may not sign certificates")
+    name = request.common_name
+    if checks_name and name and name not in record.names:
+        raise problem("badCSR", "the common name is neither the identifier nor the device's")
+
+
+def pem_chain(certificates: Iterable[x509.Certificate]) -> bytes:
+    """Leaf first, each ending in a line feed (RFC 8555, section 9.1)."""
+    return b"".join(
+        certificate.public_bytes(serialization.Encoding.PEM) for certificate in certificates
+    )

@@ -1,0 +1,158 @@
+"""A CA, an attestation authority, known devices, a TLS server on a free port, and the Transport to reach it."""
+
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from certs import csr
+from certs.acme.client import AcmeClient
+from certs.acme.server import AcmeServer
+from certs.attestation import AttestationAuthority
+from certs.authorize import Grant, KnownDevices
+from certs.ca import CertificateAuthority, issue_server_identity
+from certs.clock import SimulatedClock
+from certs.errors import TransportError
+from certs.faults import FaultPoint, no_faults
+from certs.keys import FreshKeys, PrivateKey, generate
+from certs.tls import client_context, server_context
+from certs.transport import HttpResponse
+
+SERIAL = "SIM0000001"
+UDID = "00008120-000000000000001E"
+CODE = "one-time-code-1"
+
+
+@dataclass
+class SocketTransport:
+    """One connection pool of aiohttp's; counts the steps and may change what is sent or received."""
+
+    context: ssl.SSLContext
+    steps: list[str] = field(default_factory=list)
+    sent: list[tuple[str, str, bytes]] = field(default_factory=list)
+    change_request: Callable[[str, dict[str, str], bytes], tuple[dict[str, str], bytes]] | None = (
+        None
+    )
+    change_response: Callable[[str, HttpResponse], HttpResponse] | None = None
+    session: aiohttp.ClientSession | None = None
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        step: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        timeout_s: float | None = None,
+    ) -> HttpResponse:
+        if self.session is None:
+            self.session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20))
+        named = dict(headers or {})
+        if self.change_request is not None:
+            named, body = self.change_request(step, named, body)
+        self.steps.append(step)
+        self.sent.append((method, url, body))
+        try:
+            async with self.session.request(
+                method, url, headers=named, data=body or None, ssl=self.context
+            ) as answer:
+                response = HttpResponse(
+                    status=answer.status,
+                    body=await answer.read(),
+                    headers={name.lower(): value for name, value in answer.headers.items()},
+                    url=str(answer.url),
+                )
+        except aiohttp.ClientError as error:
+            raise TransportError(url, str(error)) from error
+        return self.change_response(step, response) if self.change_response else response
+
+    async def close(self) -> None:
+        if self.session is not None:
+            await self.session.close()
+
+
+@dataclass
+class World:
+    """Everything an enrollment needs; tests bend one piece at a time."""
+
+    clock: SimulatedClock
+    ca: CertificateAuthority
+    authority: AttestationAuthority
+    devices: KnownDevices
+    server: AcmeServer
+    transport: SocketTransport
+    base: str
+
+    @property
+    def directory(self) -> str:
+        return f"{self.base}/acme/directory"
+
+    def client(self, faults: FaultPoint = no_faults) -> AcmeClient:
+        return AcmeClient(
+            self.transport, self.directory, clock=self.clock, keys=FreshKeys(), faults=faults
+        )
+
+    def attest(
+        self, key: PrivateKey, *, authority: AttestationAuthority | None = None, **changed: Any
+    ) -> Callable[[bytes], Awaitable[Sequence[bytes]]]:
+        """What an honest device's attestation service does, or with something changed."""
+
+        async def ask(freshness: bytes) -> Sequence[bytes]:
+            facts: dict[str, Any] = {
+                "serial_number": SERIAL,
+                "udid": UDID,
+                "freshness": freshness,
+                "os_version": "18.5",
+            }
+            chain = (authority or self.authority).issue(key.public_key(), **{**facts, **changed})
+            return [certificate.public_bytes(Encoding.DER) for certificate in chain]
+
+        return ask
+
+    async def enroll(self, key: PrivateKey, **changed: Any) -> tuple[x509.Certificate, ...]:
+        return await self.client().enroll(
+            csr.build(key, name(SERIAL)),
+            identifier=changed.pop("identifier", SERIAL),
+            attest=self.attest(key, **changed),
+        )
+
+
+def name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+@asynccontextmanager
+async def open_world(**settings: Any) -> AsyncIterator[World]:
+    """A world on 127.0.0.1; `settings` go to AcmeServer."""
+    clock = settings.pop("clock", None) or SimulatedClock()
+    tls_ca = CertificateAuthority.create("Test TLS CA", clock=clock)
+    ca = settings.pop("ca", None) or CertificateAuthority.create("Test Device CA", clock=clock)
+    authority = AttestationAuthority.create(clock)
+    grant = Grant(reference="device 1", serial_number=SERIAL, udid=UDID)
+    devices = settings.pop("devices", None) or KnownDevices(
+        {SERIAL: grant, UDID: grant, CODE: grant}
+    )
+    roots = settings.pop("attestation_roots", [authority.root])
+    server = AcmeServer(ca, devices, attestation_roots=roots, clock=clock, **settings)
+    app = web.Application()
+    server.add_routes(app)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    identity = issue_server_identity(tls_ca, ["127.0.0.1", "localhost"], generate("p256"))
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server_context(identity))
+    await site.start()
+    port = runner.addresses[0][1]
+    transport = SocketTransport(client_context([tls_ca.certificate]))
+    try:
+        yield World(clock, ca, authority, devices, server, transport, f"https://127.0.0.1:{port}")
+    finally:
+        await transport.close()
+        await runner.cleanup()
