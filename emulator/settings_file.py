@@ -36,13 +36,18 @@ def read(path: Path, model: type[M]) -> M:
 
 def parse(text: str, model: type[M], *, source: str) -> M:
     """Read YAML text as `model`; `source` is how errors name it."""
+    return validate(load(text, source=source), model, source=source)
+
+
+def load(text: str, *, source: str) -> object:
+    """YAML as plain data of text, lists and dicts; nothing at all counts as no keys."""
     try:
         content = yaml.load(text, Loader=_LOADER)  # BaseLoader makes text, lists and dicts only
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigurationError(
             source, [f"is not YAML: {' '.join(str(error).split())}"]
         ) from error
-    return validate({} if content in (None, "") else content, model, source=source)
+    return {} if content in (None, "") else content
 
 
 def validate(content: object, model: type[M], *, source: str) -> M:
@@ -52,7 +57,19 @@ def validate(content: object, model: type[M], *, source: str) -> M:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise ConfigurationError(source, [_mistake(item) for item in error.errors()]) from error
+        raise ConfigurationError(source, _mistakes(error)) from error
+
+
+def _mistakes(error: ValidationError) -> list[str]:
+    """One line each. A list that is too short only because its items have mistakes is none of its own."""
+    items = error.errors()
+    places = [item["loc"] for item in items]
+    return [
+        _mistake(item)
+        for item in items
+        if item["type"] != "too_short"
+        or not any(place[: len(item["loc"])] == item["loc"] != place for place in places)
+    ]
 
 
 def _mistake(item: Any) -> str:

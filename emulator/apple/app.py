@@ -1,0 +1,173 @@
+"""The stand-ins as one thing to start: Apple's services on a TLS port, their administration on a plain loopback port."""
+
+import asyncio
+import secrets
+import ssl
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
+from aiohttp import web
+
+from certs.clock import Clock
+from certs.faults import FaultPoint, no_faults
+from certs.tls import server_context
+from emulator.apple.activation import ActivationMode, ActivationService, ActivationSettings
+from emulator.apple.activation_record import RecordIssuer
+from emulator.apple.activation_session import HandshakeService
+from emulator.apple.admin import Admin
+from emulator.apple.attestation import AttestationService
+from emulator.apple.cloudconfig import CloudConfigurationService
+from emulator.apple.device_envelope import EnvelopeChecks
+from emulator.apple.door import Door
+from emulator.apple.pki import SimPKI
+from emulator.apple.portal import Portal, describe
+from emulator.apple.registry import Registry
+from emulator.config import MAX_BODY_BYTES, SHUTDOWN_TIMEOUT_S
+from emulator.wire import activation, attestation, cloudconfig
+
+log = structlog.get_logger()
+
+OLDER_ACTIVATION_PATH: Final = "/WebObjects/ALUnbrick.woa/wa/deviceActivation"
+LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1")
+
+
+class AppleServices:
+    """Activation, cloud configuration and attestation, with their registry. An async context manager."""
+
+    def __init__(
+        self,
+        *,
+        pki: SimPKI,
+        clock: Clock,
+        portal: Portal | None = None,
+        activation_mode: ActivationMode = "both",
+        activation_settings: ActivationSettings | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        admin_port: int = 0,
+        hosts: Sequence[str] = (),
+        token: str | None = None,
+        faults: FaultPoint = no_faults,
+    ) -> None:
+        """`hosts` are further names that the TLS certificate is for; ports 0 are chosen by the system.
+
+        `activation_settings` holds everything about activation, its mode included; `activation_mode` alone is the short form.
+        """
+        self.pki = pki
+        self.registry = Registry()
+        self.token = token or secrets.token_urlsafe(32)
+        self._clock = clock
+        self._host = host
+        self._port = port
+        self._admin_port = admin_port
+        self._names = list(dict.fromkeys([*LOOPBACK_NAMES, host, *hosts]))
+        self._door = Door(clock, faults)
+        self._settings = activation_settings or ActivationSettings(mode=activation_mode)
+        self._runners: list[web.AppRunner] = []
+        if portal is not None:
+            portal.apply(self.registry, clock.now())
+
+    @property
+    def url(self) -> str:
+        """Base URL of every service, such as `https://127.0.0.1:9443`."""
+        return f"https://{_in_url(self._host)}:{self._port}"
+
+    @property
+    def admin_url(self) -> str:
+        """Base URL of the administration."""
+        return f"http://127.0.0.1:{self._admin_port}"
+
+    @property
+    def portal(self) -> Portal:
+        """The portal as it stands."""
+        return Portal.from_content(describe(self.registry))
+
+    def apply(self, portal: Portal) -> None:
+        """Make this the portal."""
+        portal.apply(self.registry, self._clock.now())
+
+    async def __aenter__(self) -> Self:
+        try:
+            identity = self.pki.issue_tls_identity(self._names)
+            context = server_context(identity)
+            self._port = await self._listen(self._services(), self._host, self._port, context)
+            admin = Admin(self.pki, self.registry, self._clock)
+            self._admin_port = await self._listen(
+                admin.application(self.token, self._admin_hosts), "127.0.0.1", self._admin_port
+            )
+        except BaseException:
+            await self._stop()
+            raise
+        log.info("apple_services_started", url=self.url, admin_url=self.admin_url)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._stop()
+        log.info("apple_services_stopped", url=self.url)
+
+    def _services(self) -> web.Application:
+        app = web.Application(middlewares=[self._door.middleware], client_max_size=MAX_BODY_BYTES)
+        handshakes = HandshakeService(
+            self.registry,
+            self.pki.activation_service_key,
+            self._clock,
+            enabled=self._settings.mode != "lite",
+            check_time=self._settings.check_time,
+        )
+        activations = ActivationService(
+            self.pki,
+            self.registry,
+            handshakes,
+            RecordIssuer(self.pki, lambda: self.url),
+            self._clock,
+            self._settings,
+        )
+        checks = EnvelopeChecks(self.pki, self.registry)
+        configurations = CloudConfigurationService(checks, self._clock)
+        attestations = AttestationService(checks, self.pki.attestation)
+        activate = self._door.handler(activations)
+        app.add_routes(
+            [
+                web.post(activation.HANDSHAKE_PATH, self._door.handler(handshakes)),
+                web.post(activation.ACTIVATION_PATH, activate),
+                web.post(OLDER_ACTIVATION_PATH, activate),
+                web.post(cloudconfig.PATH, self._door.handler(configurations)),
+                web.post(attestation.PATH, self._door.handler(attestations)),
+            ]
+        )
+        return app
+
+    async def _listen(
+        self,
+        app: web.Application,
+        host: str,
+        port: int,
+        context: ssl.SSLContext | None = None,
+    ) -> int:
+        """Serve `app` and return the port it got."""
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+        await runner.setup()
+        self._runners.append(runner)
+        await web.TCPSite(runner, host, port, ssl_context=context).start()
+        return int(runner.addresses[0][1])
+
+    async def _stop(self) -> None:
+        runners, self._runners = self._runners, []
+        await asyncio.gather(*(runner.cleanup() for runner in runners))
+
+    def _admin_hosts(self) -> set[str]:
+        return {f"{name}:{self._admin_port}" for name in LOOPBACK_NAMES}
+
+
+def _in_url(host: str) -> str:
+    """An IPv6 address stands in brackets; all interfaces are reached by loopback."""
+    if host in ("0.0.0.0", "::", ""):
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host

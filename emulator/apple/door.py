@@ -1,0 +1,151 @@
+"""The HTTP side of every service: reads requests, carries out faults, turns errors into answers, logs one line each.
+
+Faults (side "server") are asked for once the request is read and its device known:
+`delay` {seconds} holds the honest answer back, `drop` acts and then closes the connection without an answer,
+`status` {status} and `body` {body, content_type, status} are answered instead of acting.
+"""
+
+from collections import Counter
+from typing import Any, Final, TypeVar
+
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+
+from certs.clock import Clock
+from certs.faults import Action, FaultPoint, no_faults
+from emulator.apple.answer import TEXT, Answer, Received, Refusal, Service
+from emulator.errors import EmulatorError
+
+log = structlog.get_logger()
+
+M = TypeVar("M")
+EVENT: Final = "apple_request"  # the log's event for a path that no service owns
+
+
+class UnknownFault(EmulatorError):
+    """A scenario asked for an action that these services do not have."""
+
+
+class Door:
+    """Mounts services on an aiohttp application; `middleware` belongs into the same application."""
+
+    def __init__(self, clock: Clock, faults: FaultPoint = no_faults) -> None:
+        self._clock = clock
+        self._faults = faults
+        self._asked: Counter[tuple[str, str]] = Counter()  # by step and device
+
+    def handler(self, service: Service[M]) -> Handler:
+        """An aiohttp handler for one service."""
+
+        async def handle(request: web.Request) -> web.Response:
+            exchange: _Exchange = request["exchange"]
+            exchange.step = service.step
+            exchange.headers = dict(service.headers())
+            message = service.decode(
+                Received(
+                    body=await request.read(),
+                    content_type=request.headers.get(hdrs.CONTENT_TYPE, ""),
+                    user_agent=request.headers.get(hdrs.USER_AGENT, ""),
+                )
+            )
+            exchange.serial_number = service.serial_number(message)
+            action = exchange.action = self._fault(service.step, exchange.serial_number, message)
+            if action is not None and action.name in ("status", "body"):
+                return exchange.response(_instead(action))
+            return exchange.response(await service.answer(message))
+
+        return handle
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Errors become answers, every outcome one log line; simulated time stands still meanwhile."""
+        exchange = request["exchange"] = _Exchange()
+        with self._clock.busy():
+            response = await self._answered(request, handler, exchange)
+        action = exchange.action
+        if action is not None and action.name == "delay":
+            await self._clock.sleep(float(action.arguments["seconds"]))
+        if action is not None and action.name == "drop" and request.transport is not None:
+            request.transport.abort()
+        return response
+
+    async def _answered(
+        self, request: web.Request, handler: Handler, exchange: "_Exchange"
+    ) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except Refusal as refusal:
+            return exchange.refused(refusal)
+        except web.HTTPException as error:
+            word = error.reason.upper().replace(" ", "_")
+            exchange.headers.update(_allow(error))
+            return exchange.refused(
+                Refusal("HTTP", error.status, word, f"{request.method} {request.path}")
+            )
+        except Exception as error:
+            log.exception("apple_service_failed", path=request.path, error=str(error))
+            return exchange.refused(
+                Refusal("HTTP", 500, "INTERNAL_SERVER_ERROR", type(error).__name__)
+            )
+
+    def _fault(self, step: str, serial_number: str, message: object) -> Action | None:
+        if self._faults is no_faults:
+            return None
+        self._asked[step, serial_number] += 1
+        action = self._faults("server", step, message, self._asked[step, serial_number])
+        if action is not None and action.name not in ("delay", "drop", "status", "body"):
+            raise UnknownFault(f"{step}: no such fault on this side: {action.name}")
+        return action
+
+
+class _Exchange:
+    """What is known of one request while it is answered."""
+
+    def __init__(self) -> None:
+        self.step = EVENT
+        self.serial_number = ""
+        self.headers: dict[str, str] = {}
+        self.action: Action | None = None
+
+    def response(self, answer: Answer) -> web.Response:
+        log.info(self.step, outcome=answer.outcome, status=answer.status, **self._facts())
+        return self._response(answer)
+
+    def refused(self, refusal: Refusal) -> web.Response:
+        log.warning(
+            self.step,
+            outcome=refusal.word,
+            status=refusal.status,
+            check=refusal.check,
+            reason=refusal.reason,
+            **self._facts(),
+        )
+        return self._response(refusal.answer)
+
+    def _facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {"serial": self.serial_number[:64]} if self.serial_number else {}
+        if self.action is not None:
+            facts["fault"] = self.action.name
+        return facts
+
+    def _response(self, answer: Answer) -> web.Response:
+        # No `text=` and no `content_type=`: either would add a parameter, which clients do not expect.
+        headers = {hdrs.CONTENT_TYPE: answer.content_type, **self.headers, **answer.headers}
+        return web.Response(status=answer.status, body=answer.body, headers=headers)
+
+
+def _instead(action: Action) -> Answer:
+    arguments = action.arguments
+    body = arguments.get("body", b"")
+    return Answer(
+        status=int(arguments.get("status", 200)),
+        body=body.encode() if isinstance(body, str) else bytes(body),
+        content_type=str(arguments.get("content_type", TEXT)),
+        outcome="fault",
+    )
+
+
+def _allow(error: web.HTTPException) -> dict[str, str]:
+    allow = error.headers.get(hdrs.ALLOW)
+    return {hdrs.ALLOW: allow} if allow else {}
