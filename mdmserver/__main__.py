@@ -1,0 +1,5 @@
+"""`python -m mdmserver`."""
+
+from mdmserver.cli import main
+
+main()

@@ -1,0 +1,135 @@
+"""Settings of one server: a YAML file, every scalar read as text, every mistake reported at once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+import yaml
+from cryptography import x509
+from pydantic import AfterValidator, Field, field_validator
+
+from emulator.errors import ConfigurationError
+from emulator.settings_file import FileModel, parse
+from mdmserver import naming
+
+TOPIC_PREFIX: Final = "com.apple.mgmt."
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Settings(FileModel):
+    """What an administrator decides; README.md of this folder explains each key."""
+
+    organization: str = Field("Simulated MDM", min_length=1, max_length=64)
+    topic: str | None = None  # None: com.apple.mgmt.External.<UUID made at the first start>
+    host: str = Field("127.0.0.1", min_length=1)
+    port: Port = 0
+    admin_host: str = Field("127.0.0.1", min_length=1)
+    admin_port: Port = 0
+    public_url: str | None = None  # None: https://host:port as bound
+    profile_identifier: str = Field("simulated-mdm.enrollment", pattern=r"^[A-Za-z0-9._-]{1,200}$")
+    profile_name: str = "Enrollment"
+
+    name_template: Annotated[str, AfterValidator(naming.check)] = "{{DEVICETYPE}}-{{SERIAL}}"
+    supervised: bool = True
+    locked: bool = True
+    await_configuration: bool = True
+    setup_commands: tuple[dict[str, Any], ...] = ()
+    profile_list_every_s: float = Field(0, ge=0)
+
+    sign_message: bool = True
+    access_rights: int = Field(8191, ge=1, le=8191)
+    challenge_minutes: float = Field(15, gt=0)
+    identity_days: float = Field(365, gt=0)
+    acme_key_size: int = 384
+    allow_unattested: bool = False
+    machine_info_roots: tuple[Path, ...] = ()
+    attestation_roots: tuple[Path, ...] = ()
+
+    @field_validator("topic")
+    @classmethod
+    def _topic(cls, topic: str | None) -> str | None:
+        if topic is not None and not topic.startswith(TOPIC_PREFIX):
+            raise ValueError(f"must start with {TOPIC_PREFIX}")  # else MCMDMErrorDomain 12022
+        return topic
+
+    @field_validator("public_url")
+    @classmethod
+    def _public_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("must be https://HOST[:PORT]")  # else MCMDMErrorDomain 12034
+        return url.rstrip("/")
+
+    @field_validator("access_rights")
+    @classmethod
+    def _access_rights(cls, rights: int) -> int:
+        if rights & 2 and not rights & 1:
+            raise ValueError("2 (install profiles) needs 1 (inspect them)")
+        if rights & 128 and not rights & 64:
+            raise ValueError("128 (install provisioning profiles) needs 64 (inspect them)")
+        return rights
+
+    @field_validator("acme_key_size")
+    @classmethod
+    def _acme_key_size(cls, size: int) -> int:
+        if size not in (256, 384):
+            raise ValueError("must be 256 or 384, as the key is bound to hardware")
+        return size
+
+    @field_validator("setup_commands")
+    @classmethod
+    def _setup_commands(cls, commands: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+        for index, command in enumerate(commands, start=1):
+            name = command.get("request_type")
+            if not isinstance(name, str) or not name:
+                raise ValueError(f"command {index} needs a request_type")
+            if name == "DeviceConfigured":
+                raise ValueError("DeviceConfigured is sent by itself, as the last command")
+        return commands
+
+    @property
+    def sends_supervised(self) -> bool:
+        """What the assignment says: a locked profile is always supervised, else FLAGS_INVALID."""
+        return self.supervised or self.locked
+
+
+def load(path: Path) -> Settings:
+    """Read a settings file; paths in it are relative to it. Raises ConfigurationError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(str(path), [f"cannot be read: {error}"]) from error
+    settings = parse(text, Settings, source=str(path))
+    folder = path.parent
+    return settings.model_copy(
+        update={
+            "machine_info_roots": tuple(folder / root for root in settings.machine_info_roots),
+            "attestation_roots": tuple(folder / root for root in settings.attestation_roots),
+            "setup_commands": _typed_commands(text),
+        }
+    )
+
+
+def _typed_commands(text: str) -> tuple[dict[str, Any], ...]:
+    """Commands keep YAML's own types: their numbers and booleans travel to devices as such."""
+    content = yaml.safe_load(text) or {}
+    return tuple(content.get("setup_commands") or ())
+
+
+def read_certificates(paths: Sequence[Path], source: str) -> list[x509.Certificate]:
+    """Every certificate of some PEM files. Raises ConfigurationError with every file that has none."""
+    certificates: list[x509.Certificate] = []
+    mistakes = []
+    for path in paths:
+        try:
+            certificates += x509.load_pem_x509_certificates(path.read_bytes())
+        except OSError as error:
+            mistakes.append(f"{path}: cannot be read: {error.strerror}")
+        except ValueError:
+            mistakes.append(f"{path}: holds no certificate in PEM")
+    if mistakes:
+        raise ConfigurationError(source, mistakes)
+    return certificates
