@@ -1,1 +1,1 @@
-"""One module a family of MDM commands: RequestType -> effect on the device and the exact reply."""
+"""What a device does for each MDM command: its effect on the device and the exact reply, one module a family."""
