@@ -33,6 +33,7 @@ from certs.whole_file import write_once
 
 log = structlog.get_logger()
 
+ORGANIZATION: Final = "Simulated MDM"
 CLIENT_AUTH: Final = ExtendedKeyUsageOID.CLIENT_AUTH
 SERVER_AUTH: Final = ExtendedKeyUsageOID.SERVER_AUTH
 CLIENT_ONLY: Final = (CLIENT_AUTH,)
@@ -86,7 +87,7 @@ class CertificateAuthority:
         key: PrivateKey | None = None,
         clock: Clock,
         parent: "CertificateAuthority | None" = None,
-        organization: str = "Simulated MDM",
+        organization: str = ORGANIZATION,
         folder: Path | None = None,
         lifetime_days: float = 3650,
         simulated: bool = False,
@@ -98,7 +99,7 @@ class CertificateAuthority:
         """
         key = key or generate("p256")
         certificate = _ca_certificate(
-            subject or _ca_name(common_name, organization),
+            subject or ca_name(common_name, organization),
             key,
             clock=clock,
             parent=parent,
@@ -122,7 +123,7 @@ class CertificateAuthority:
         clock: Clock,
         spec: KeySpec = "p256",
         parent: "CertificateAuthority | None" = None,
-        organization: str = "Simulated MDM",
+        organization: str = ORGANIZATION,
         lifetime_days: float = 3650,
         simulated: bool = False,
         subject: x509.Name | None = None,
@@ -141,7 +142,7 @@ class CertificateAuthority:
         key = _own_key(key_file)
         if not certificate_file.exists():
             certificate = _ca_certificate(
-                subject or _ca_name(common_name, organization),
+                subject or ca_name(common_name, organization),
                 key,
                 clock=clock,
                 parent=parent,
@@ -337,7 +338,8 @@ def _unsigned(
     )
 
 
-def _ca_name(common_name: str, organization: str) -> x509.Name:
+def ca_name(common_name: str, organization: str = ORGANIZATION) -> x509.Name:
+    """Raises ValueError for a name that no certificate can hold."""
     return x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization),
