@@ -20,16 +20,40 @@ def _one_or_many(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _product_types(value: object) -> object:
+    """A product type holds a comma, so YAML reads [iPhone14,5] as two items: put them together again."""
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list):
+        return value
+    joined: list[object] = []
+    for item in value:
+        if isinstance(item, str) and item.isdigit() and joined and "," not in str(joined[-1]):
+            joined[-1] = f"{joined[-1]},{item}"
+        else:
+            joined.append(item)
+    return joined
+
+
+ProductTypes = Annotated[tuple[str, ...], BeforeValidator(_product_types)]
 OneOrMany = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 
 
 class AppleSection(FileModel):
     """The Apple stand-ins of a run: those that run already, or a portal file for ones started along with the fleet."""
 
-    url: str | None = Field(None, description="base URL of running stand-ins, such as https://127.0.0.1:9443")
-    admin_url: str | None = Field(None, description="their admin URL, such as http://127.0.0.1:9444")
-    token_file: Path | None = Field(None, description="file that holds the bearer token of the admin URL")
-    portal: Path | None = Field(None, description="portal YAML for stand-ins that this run starts itself")
+    url: str | None = Field(
+        None, description="base URL of running stand-ins, such as https://127.0.0.1:9443"
+    )
+    admin_url: str | None = Field(
+        None, description="their admin URL, such as http://127.0.0.1:9444"
+    )
+    token_file: Path | None = Field(
+        None, description="file that holds the bearer token of the admin URL"
+    )
+    portal: Path | None = Field(
+        None, description="portal YAML for stand-ins that this run starts itself"
+    )
     activation: Literal["full", "lite", "off"] = "full"
 
     @model_validator(mode="after")
@@ -46,19 +70,27 @@ class Group(FileModel):
     """Some devices alike. Lists are dealt out in turn; what is left out is drawn by the seed."""
 
     count: int = Field(1, ge=1, le=1_000_000)
-    model: OneOrMany = Field((), description="product types, such as iPhone14,5")
-    os_version: OneOrMany = Field((), description="such as 17.10; with a build of your own any version is accepted")
+    model: ProductTypes = Field((), description="product types, such as iPhone14,5")
+    os_version: OneOrMany = Field(
+        (), description="such as 17.10; with a build of your own any version is accepted"
+    )
     build: OneOrMany = Field((), description="builds belonging to os_version, in the same order")
     serials: tuple[str, ...] = Field((), description="serial numbers to use instead of made ones")
-    organization: str | None = Field(None, description="who owns these devices in the portal; none: personal devices")
-    server: str | None = Field(None, description="the MDM server they are assigned to; none: no profile assigned")
+    organization: str | None = Field(
+        None, description="who owns these devices in the portal; none: personal devices"
+    )
+    server: str | None = Field(
+        None, description="the MDM server they are assigned to; none: no profile assigned"
+    )
 
     @field_validator("model")
     @classmethod
     def _known_model(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         unknown = [product for product in value if model(product) is None]
         if unknown:
-            raise ValueError(f"unknown product type {', '.join(unknown)} (such as {models()[0].product_type})")
+            raise ValueError(
+                f"unknown product type {', '.join(unknown)} (such as {models()[0].product_type})"
+            )
         return value
 
     @model_validator(mode="after")
@@ -75,7 +107,9 @@ class Group(FileModel):
 class Wake(FileModel):
     """What makes enrolled devices check in: nothing but the user, or every so often."""
 
-    poll_s: float | None = Field(None, gt=0, description="seconds between check-ins of one device; none: manual")
+    poll_s: float | None = Field(
+        None, gt=0, description="seconds between check-ins of one device; none: manual"
+    )
 
 
 class BehaviourSection(FileModel):
@@ -95,8 +129,12 @@ class FleetFile(FileModel):
     name: str = "fleet"
     seed: int = 0
     apple: AppleSection = AppleSection()
-    profile: Path | None = Field(None, description="enroll with this .mobileconfig instead of by automated enrollment")
-    enroll_url: str | None = Field(None, description="POST MachineInfo here instead of asking the cloud configuration")
+    profile: Path | None = Field(
+        None, description="enroll with this .mobileconfig instead of by automated enrollment"
+    )
+    enroll_url: str | None = Field(
+        None, description="POST MachineInfo here instead of asking the cloud configuration"
+    )
     keys: Literal["fresh", "pool"] = "fresh"
     wake: Wake = Wake()
     behaviour: BehaviourSection = BehaviourSection()
@@ -140,6 +178,11 @@ def read(path: Path) -> FleetFile:
         update={"token_file": beside(fleet.apple.token_file), "portal": beside(fleet.apple.portal)}
     )
     return fleet.model_copy(update={"apple": apple, "profile": beside(fleet.profile)})
+
+
+def validate(content: object, *, source: str) -> FleetFile:
+    """Make a fleet of plain data, such as options of the command line."""
+    return settings_file.validate(content, FleetFile, source=source)
 
 
 def plan(fleet: FleetFile) -> list[DevicePlan]:

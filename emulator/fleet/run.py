@@ -1,0 +1,298 @@
+"""An opened fleet: its store, its door to the network, and the Apple stand-ins it meets.
+
+Stand-ins that run already are named in the fleet file; otherwise this process starts its own on loopback, whose
+simulated PKI lives in the state folder so that enrolled devices keep their factory identities.
+"""
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from cryptography import x509
+from pydantic import ValidationError
+
+from certs.clock import Clock, SystemClock
+from certs.faults import FaultPoint, no_faults
+from certs.hosts import HostMap
+from certs.keys import FreshKeys, KeyPool, KeySource
+from emulator.apple.app import AppleServices
+from emulator.apple.pki import SimPKI
+from emulator.apple.portal import Portal
+from emulator.device.device import Device
+from emulator.device.setup_assistant import (
+    AutomatedEnrollment,
+    EnrollmentWay,
+    ProfileEnrollment,
+    UrlEnrollment,
+)
+from emulator.device.snapshot import freeze, thaw
+from emulator.device.surroundings import AppleEndpoints, Behaviour, Surroundings
+from emulator.errors import ConfigurationError
+from emulator.fleet.admin_client import AdminClient
+from emulator.fleet.fleet import DevicePlan, FleetFile, plan
+from emulator.fleet.provision import FactoryKeys, assign, register
+from emulator.fleet.runner import DEFAULT_CONCURRENCY, Outcome, Runner, describe
+from emulator.fleet.stats import Stats
+from emulator.fleet.store import DeviceRow, FleetStore
+from emulator.http import HttpDoor, TrustSet
+
+STORE_NAME: Final = "fleet.sqlite"
+UNPROVISIONED: Final = "UNPROVISIONED"  # a row that holds keys, but no certificates yet
+POOLED_KEYS: Final = 3  # RSA keys a device needs at most: factory, SCEP identity, SCEP signer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What the command line adds to a fleet file."""
+
+    state: Path
+    hosts: HostMap = field(default_factory=HostMap)
+    authorities: tuple[x509.Certificate, ...] = ()  # trusted beside the system's
+    system_trust: bool = True
+    concurrency: int = DEFAULT_CONCURRENCY
+    clock: Clock = field(default_factory=SystemClock)
+    faults: FaultPoint = no_faults
+
+
+class FleetRun:
+    """Opens everything that running a fleet needs; use as an async context manager.
+
+    `fleet` None: the one that the store remembers from its enrollment.
+    """
+
+    def __init__(self, fleet: FleetFile | None, options: RunOptions) -> None:
+        self.stats = Stats()
+        self._given = fleet
+        self._options = options
+        self._stack = AsyncExitStack()
+        self._own: AppleServices | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._open()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._stack.aclose()
+
+    async def _open(self) -> None:
+        options = self._options
+        path = options.state / STORE_NAME
+        if self._given is None and not path.exists():
+            raise ConfigurationError(str(path), ["does not exist: enroll a fleet first"])
+        self.store = await self._stack.enter_async_context(FleetStore(path))
+        self.fleet = self._given or await self._remembered()
+        self.keys: KeySource = KeyPool() if self.fleet.keys == "pool" else FreshKeys()
+        url, admin_url, token = await self._stand_ins()
+        self._door = HttpDoor(clock=options.clock, hosts=options.hosts, faults=options.faults)
+        self._session = await self._stack.enter_async_context(
+            self._door.session(trust=self._trust(), user_agent="mdm-emulator")
+        )
+        self._admin = self.admin_client(admin_url, token, step="registry")
+        self.runner = Runner(
+            self.store,
+            self._surroundings(url),
+            stats=self.stats,
+            concurrency=options.concurrency,
+        )
+
+    def admin_client(self, url: str, token: str, *, step: str) -> AdminClient:
+        """A client of a management port, through this fleet's door."""
+        return AdminClient(transport=self._session, url=url, token=token, step=step)
+
+    async def _remembered(self) -> FleetFile:
+        facts = await self.store.facts()
+        try:
+            return FleetFile.model_validate_json(facts["fleet"])
+        except (KeyError, ValidationError) as error:
+            raise ConfigurationError(
+                str(self.store.path), ["holds no fleet: enroll one first"]
+            ) from error
+
+    async def _stand_ins(self) -> tuple[str, str, str]:
+        """URL, admin URL and token of the stand-ins; starts them when none run already."""
+        apple = self.fleet.apple
+        if apple.url and apple.admin_url and apple.token_file:
+            try:
+                token = apple.token_file.read_text().strip()
+            except OSError as error:
+                raise ConfigurationError(
+                    "apple.token_file", [f"cannot be read: {error}"]
+                ) from error
+            return apple.url.rstrip("/"), apple.admin_url.rstrip("/"), token
+        portal = Portal.read(apple.portal) if apple.portal else Portal()
+        folder = self._options.state / "apple"
+        pki = await asyncio.to_thread(SimPKI.open, folder, self._options.clock)
+        self._own = await self._stack.enter_async_context(
+            AppleServices(
+                pki=pki, clock=self._options.clock, portal=portal, faults=self._options.faults
+            )
+        )
+        return self._own.url, self._own.admin_url, self._own.token
+
+    def _trust(self) -> TrustSet:
+        roots = list(self._options.authorities)
+        if self._own is not None:
+            roots.append(self._own.pki.tls_ca.certificate)
+        return TrustSet(system=self._options.system_trust).with_roots(*roots)
+
+    def _surroundings(self, apple_url: str) -> Surroundings:
+        return Surroundings(
+            door=self._door,
+            clock=self._options.clock,
+            keys=self.keys,
+            apple=AppleEndpoints(
+                activation_url=apple_url,
+                cloud_configuration_url=apple_url,
+                attestation_url=apple_url,
+            ),
+            trust=self._trust(),
+            behaviour=Behaviour(
+                activation=self.fleet.apple.activation, **self.fleet.behaviour.model_dump()
+            ),
+            faults=self._options.faults,
+        )
+
+    @property
+    def way(self) -> EnrollmentWay:
+        """How the fleet file says its devices enroll."""
+        if self.fleet.profile is not None:
+            try:
+                return ProfileEnrollment(self.fleet.profile.read_bytes())
+            except OSError as error:
+                raise ConfigurationError(
+                    str(self.fleet.profile), [f"cannot be read: {error}"]
+                ) from error
+        if self.fleet.enroll_url is not None:
+            return UrlEnrollment(self.fleet.enroll_url)
+        return AutomatedEnrollment()
+
+    async def remember(self) -> None:
+        """Keep the fleet file in the store, for later check-ins."""
+        await self.store.remember(fleet=self.fleet.model_dump_json())
+
+    async def manufacture(self) -> list[DeviceRow]:
+        """Make the devices that the store does not hold yet; returns the rows of all, in fleet order.
+
+        Raises ConfigurationError when the fleet is impossible or the store holds another one.
+        """
+        plans = plan(self.fleet)
+        known = {row.position: row for row in await self.store.rows()}
+        others = [
+            f"holds another fleet (device {row.position} is {row.serial}, not {device.hardware.serial_number}): choose another --state"
+            for device in plans
+            if (row := known.get(device.position)) and row.udid != device.hardware.udid
+        ]
+        if others:
+            raise ConfigurationError(str(self.store.path), others[:1])
+        missing = [device for device in plans if device.position not in known]
+        if isinstance(self.keys, KeyPool):
+            await asyncio.to_thread(self.keys.fill, "rsa2048", POOLED_KEYS * len(missing))
+        await self.store.save_all([await self._blank(device) for device in missing])
+        await self._agree(plans)
+        return await self.store.rows()
+
+    async def select(self, names: list[str]) -> list[DeviceRow]:
+        """The rows of these serial numbers or UDIDs, or all. Raises ConfigurationError naming every unknown one."""
+        await self._agree(plan(self.fleet))
+        if not names:
+            return await self.store.rows()
+        found = [await self.store.find(name) for name in names]
+        unknown = [name for name, row in zip(names, found, strict=True) if row is None]
+        if unknown:
+            raise ConfigurationError(
+                str(self.store.path), [f"no device {name}" for name in unknown]
+            )
+        return [row for row in found if row is not None]
+
+    async def _agree(self, plans: list[DevicePlan]) -> None:
+        """Make stand-ins and store agree: provision what has no certificates, tell our own stand-ins of the rest."""
+        rows = await self.store.rows()
+        hardware = {device.position: device.hardware for device in plans}
+        blank = [row for row in rows if row.state == UNPROVISIONED and row.position in hardware]
+        identities = await register(
+            self._admin,
+            [(hardware[row.position], FactoryKeys.thaw(row.snapshot)) for row in blank],
+            activated=self.fleet.apple.activation == "off",
+        )
+        made = [
+            _row(row, Device.manufacture(hardware[row.position], identity))
+            for row, identity in zip(blank, identities, strict=True)
+        ]
+        await self.store.save_all(made)
+        if self._own is not None:
+            # Their registry lives in memory: it learns again of devices that were made in earlier runs.
+            devices = [thaw(row.snapshot) for row in rows if row.state != UNPROVISIONED]
+            await register(
+                self._admin,
+                [(device.hardware, FactoryKeys.of(device.factory)) for device in devices],
+            )
+        if made or self._own is not None:
+            await assign(self._admin, plans)
+
+    async def _blank(self, device: DevicePlan) -> DeviceRow:
+        own = await FactoryKeys.make(self.keys)
+        return DeviceRow(
+            serial=device.hardware.serial_number,
+            position=device.position,
+            udid=device.hardware.udid,
+            state=UNPROVISIONED,
+            snapshot=own.freeze(),
+        )
+
+
+def _row(row: DeviceRow, device: Device) -> DeviceRow:
+    return DeviceRow(
+        serial=row.serial,
+        position=row.position,
+        udid=row.udid,
+        state=device.state.name,
+        snapshot=freeze(device),
+    )
+
+
+def read_authorities(files: list[Path]) -> tuple[x509.Certificate, ...]:
+    """Read `--ca` files. Raises ConfigurationError with every file that is not PEM certificates."""
+    found: list[x509.Certificate] = []
+    mistakes: list[str] = []
+    for file in files:
+        try:
+            found += x509.load_pem_x509_certificates(file.read_bytes())
+        except (OSError, ValueError) as error:
+            mistakes.append(f"{file}: {error}")
+    if mistakes:
+        raise ConfigurationError("--ca", mistakes)
+    return tuple(found)
+
+
+async def stored_devices(state: Path) -> list[Device]:
+    """The devices of a store as they are, without opening a door. Raises ConfigurationError when there is none."""
+    path = state / STORE_NAME
+    if not path.exists():
+        raise ConfigurationError(str(path), ["does not exist: enroll a fleet first"])
+    async with FleetStore(path) as store:
+        return [thaw(row.snapshot) for row in await store.rows() if row.state != UNPROVISIONED]
+
+
+async def stored_outcomes(state: Path) -> list[Outcome]:
+    """What every stored device would say of itself."""
+    return [describe(device) for device in await stored_devices(state)]
+
+
+async def stored_device(state: Path, name: str) -> Device:
+    """One stored device by serial number or UDID."""
+    for device in await stored_devices(state):
+        if name in (device.hardware.serial_number, device.hardware.udid):
+            return device
+    raise ConfigurationError(str(state / STORE_NAME), [f"no device {name}"])

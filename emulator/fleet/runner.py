@@ -1,0 +1,196 @@
+"""Runs many devices at once: each from its store row, through its step, back into its row.
+
+An idle device is a row; only the devices being run exist as objects, at most `concurrency` of them. Each turns its own
+EmulatorError into an outcome, so that a failure is a number in the report and the run goes on.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Final
+
+import structlog
+
+from certs.transport import Timing
+from emulator.device.device import Device
+from emulator.device.session import check_in
+from emulator.device.setup_assistant import EnrollmentWay, set_up
+from emulator.device.snapshot import freeze, thaw
+from emulator.device.state import State
+from emulator.device.surroundings import Surroundings
+from emulator.errors import EmulatorError, PeerRefused
+from emulator.fleet.progress import Progress, Silent
+from emulator.fleet.stats import Stats
+from emulator.fleet.store import DeviceRow, FleetStore
+
+log = structlog.get_logger()
+
+DEFAULT_CONCURRENCY: Final = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How one device stands after its run, in its own words."""
+
+    serial: str
+    udid: str
+    model: str
+    os_version: str
+    identity: str | None  # "acme" or "scep" while enrolled
+    state: str  # home, not_assigned, refused, failed, or the step it stands at
+    supervised: bool | None  # None while unmanaged
+    locked: bool | None
+    name: str | None
+    error: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.error is not None
+
+
+class Runner:
+    """Runs devices of one store in one set of surroundings."""
+
+    def __init__(
+        self,
+        store: FleetStore,
+        surroundings: Surroundings,
+        *,
+        stats: Stats | None = None,
+        concurrency: int = DEFAULT_CONCURRENCY,
+    ) -> None:
+        self.store = store
+        self.stats = stats or Stats()
+        self._surroundings = surroundings
+        self._concurrency = concurrency
+
+    async def enroll(
+        self, rows: Sequence[DeviceRow], way: EnrollmentWay, progress: Progress | None = None
+    ) -> list[Outcome]:
+        """Take every device from where it stands to its home screen."""
+
+        async def run(device: Device, surroundings: Surroundings) -> None:
+            await set_up(device, surroundings, way)
+
+        return await self._run_all(rows, run, progress)
+
+    async def check_in(
+        self, rows: Sequence[DeviceRow], progress: Progress | None = None
+    ) -> list[Outcome]:
+        """Let every enrolled device ask its server for commands once; others are left as they are."""
+
+        async def run(device: Device, surroundings: Surroundings) -> None:
+            if device.enrollment is not None:
+                await check_in(device, surroundings)
+
+        return await self._run_all(rows, run, progress)
+
+    async def keep_checking_in(
+        self, rows: Sequence[DeviceRow], every_s: float, rounds: int | None = None
+    ) -> list[Outcome]:
+        """Let each device check in every `every_s` seconds, the fleet spread evenly over that time.
+
+        Returns the last outcome of each device after `rounds` turns; without `rounds` it goes on until cancelled.
+        """
+
+        async def one(number: int, row: DeviceRow) -> list[Outcome]:
+            clock = self._surroundings.clock
+            await clock.sleep(every_s * number / len(rows))
+            for turn in count(1):
+                fresh = await self.store.find(row.serial)
+                outcomes = await self.check_in([fresh] if fresh else [])
+                if turn == rounds:
+                    return outcomes
+                await clock.sleep(every_s)
+            return []
+
+        turns = await asyncio.gather(*(one(number, row) for number, row in enumerate(rows)))
+        return [outcome for outcomes in turns for outcome in outcomes]
+
+    async def act(
+        self, row: DeviceRow, action: Callable[[Device, Surroundings], Awaitable[None]]
+    ) -> Outcome:
+        """Let one device do something and store it; an EmulatorError goes to the caller."""
+        device, surroundings = self._wake(row)
+        await action(device, surroundings)
+        await self._save(row, device)
+        return describe(device)
+
+    async def _run_all(
+        self,
+        rows: Sequence[DeviceRow],
+        action: Callable[[Device, Surroundings], Awaitable[None]],
+        progress: Progress | None,
+    ) -> list[Outcome]:
+        outcomes: dict[int, Outcome] = {}
+        waiting = iter(rows)
+        shown = progress or Silent()
+
+        async def worker(queue: Iterable[DeviceRow]) -> None:
+            for row in queue:
+                outcome = await self._run_one(row, action)
+                outcomes[row.position] = outcome
+                shown.done(failed=outcome.failed)
+
+        # The workers share one iterator: each takes the next device when it is done with its last.
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(self._concurrency, len(rows))):
+                group.create_task(worker(waiting))
+        return [outcomes[row.position] for row in rows]
+
+    async def _run_one(
+        self, row: DeviceRow, action: Callable[[Device, Surroundings], Awaitable[None]]
+    ) -> Outcome:
+        device, surroundings = self._wake(row)
+        with structlog.contextvars.bound_contextvars(device=row.serial, udid=device.hardware.udid):
+            try:
+                await action(device, surroundings)
+                outcome = describe(device)
+            except EmulatorError as error:
+                kind = "refused" if isinstance(error, PeerRefused) else "failed"
+                outcome = replace(describe(device), state=kind, error=str(error))
+                log.warning("device failed", state=device.state.name, error=str(error))
+            await self._save(row, device, outcome)
+        return outcome
+
+    def _wake(self, row: DeviceRow) -> tuple[Device, Surroundings]:
+        device = thaw(row.snapshot)
+
+        async def checkpoint(changed: Device) -> None:
+            await self._save(row, changed)
+
+        def on_timing(_: Device, timing: Timing) -> None:
+            self.stats.record(timing)
+
+        return device, replace(self._surroundings, checkpoint=checkpoint, on_timing=on_timing)
+
+    async def _save(self, row: DeviceRow, device: Device, outcome: Outcome | None = None) -> None:
+        await self.store.save(
+            replace(
+                row,
+                state=device.state.name,
+                snapshot=freeze(device),
+                outcome=outcome.state if outcome else None,
+                error=outcome.error if outcome else None,
+            )
+        )
+
+
+def describe(device: Device) -> Outcome:
+    """What a device would say of itself."""
+    enrollment = device.enrollment
+    return Outcome(
+        serial=device.hardware.serial_number,
+        udid=device.hardware.udid,
+        model=device.hardware.model.product_type,
+        os_version=device.hardware.os_version,
+        identity=None if enrollment is None else enrollment.identity_kind,
+        state=_STATES.get(device.state, device.state.name.lower()),
+        supervised=None if enrollment is None else device.supervised,
+        locked=None if enrollment is None else device.locked,
+        name=None if enrollment is None else device.name,
+    )
+
+
+_STATES: Final = {State.ENROLLED: "home", State.HOME_UNMANAGED: "not_assigned"}
