@@ -193,7 +193,10 @@ def _signed_data(
 
 
 def certs_only(certificates: Iterable[x509.Certificate]) -> bytes:
-    """The degenerate SignedData that only carries certificates (RFC 8894, section 3.4)."""
+    """The degenerate SignedData that only carries certificates (RFC 8894, section 3.4).
+
+    Their order is that of DER and means nothing: a CertRep whose readers take the first holds the leaf alone.
+    """
     return der.sequence(
         der.oid(SIGNED_DATA),
         der.context(
@@ -204,7 +207,7 @@ def certs_only(certificates: Iterable[x509.Certificate]) -> bytes:
                 der.sequence(der.oid(DATA)),
                 der.context(
                     0,
-                    *(
+                    *sorted(
                         certificate.public_bytes(serialization.Encoding.DER)
                         for certificate in certificates
                     ),

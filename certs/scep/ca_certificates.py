@@ -1,6 +1,7 @@
 """What GetCACert gives a SCEP client: whom to encrypt to, whom to believe (certificates.md 1.3)."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -50,6 +51,25 @@ class CaCertificates:
                 return cms.subject_der(certificate)
         return cms.issuer_der(self.recipient)
 
+    def path(
+        self, leaf: x509.Certificate, others: Sequence[x509.Certificate] = ()
+    ) -> tuple[x509.Certificate, ...]:
+        """The issuers of `leaf`, nearest first and without the root, from these certificates and `others`."""
+        known = {
+            cms.subject_der(certificate): certificate
+            for certificate in (*others, *self.certificates)
+        }
+        path: list[x509.Certificate] = []
+        below = leaf
+        while (above := known.pop(cms.issuer_der(below), None)) is not None:
+            if not _is_ca(above) or cms.issuer_der(above) == cms.subject_der(above):
+                break
+            if not _issued(above, below):
+                break
+            path.append(above)
+            below = above
+        return tuple(path)
+
     def check_fingerprint(self, expected: bytes) -> None:
         """The payload's CAFingerprint; its length says which digest. Raises UntrustedCertificate."""
         name = FINGERPRINTS.get(len(expected))
@@ -67,15 +87,19 @@ class CaCertificates:
         if signer in self.certificates:
             return
         for issuer in self.certificates:
-            if _is_ca(issuer):
-                try:
-                    signer.verify_directly_issued_by(issuer)
-                except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-                    continue
+            if _is_ca(issuer) and _issued(issuer, signer):
                 return
         raise UntrustedCertificate(
             names.text(signer.subject), "signed the CertRep, and GetCACert does not know it"
         )
+
+
+def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
 
 
 def _may_encipher(certificate: x509.Certificate) -> bool:

@@ -92,7 +92,7 @@ class ScepClient:
         self._asked: Counter[str] = Counter()
 
     async def enroll(self, key: rsa.RSAPrivateKey, csr_der: bytes) -> tuple[x509.Certificate, ...]:
-        """The issued certificate, then what else came with it.
+        """The issued certificate, then its issuers as far as they are known, without the root.
 
         Raises ScepFailure (the server said no, or never decided), InsufficientCapabilities, UntrustedCertificate,
         MalformedMessage, InvalidSignature, CannotDecrypt, UnexpectedAnswer or TransportError.
@@ -178,7 +178,9 @@ class ScepClient:
             raise ScepFailure(reply.fail_info or "", reply.fail_info_text)
         if reply.status is PkiStatus.PENDING:
             return reply, ()
-        return reply, _own_first(reply.open(enrollment.signer), enrollment.key)
+        certificates = reply.open(enrollment.signer)
+        leaf = _own(certificates, enrollment.key)
+        return reply, (leaf, *enrollment.ca.path(leaf, certificates))
 
     async def _get(self, operation: str, step: str, message: str) -> HttpResponse:
         joint = "&" if "?" in self._url else "?"
@@ -266,13 +268,11 @@ def _self_signed(
     return Identity(key, builder.sign(key, hashes.SHA256()))
 
 
-def _own_first(
-    certificates: Sequence[x509.Certificate], key: rsa.RSAPrivateKey
-) -> tuple[x509.Certificate, ...]:
-    """The certificate for our key, wherever it stands, then the others. Raises MalformedMessage."""
+def _own(certificates: Sequence[x509.Certificate], key: rsa.RSAPrivateKey) -> x509.Certificate:
+    """The certificate for our key, wherever it stands. Raises MalformedMessage."""
     own = spki_der(key.public_key())
     for leaf in certificates:
         public = cms.rsa_public_key(leaf)
         if public is not None and spki_der(public) == own:
-            return (leaf, *(other for other in certificates if other != leaf))
+            return leaf
     raise MalformedMessage("CertRep", "a certificate for our key", f"{len(certificates)} others")

@@ -294,7 +294,7 @@ class CertRep:
 
 
 def encode_success(
-    certificates: Sequence[x509.Certificate],
+    certificate: x509.Certificate,
     recipient: x509.Certificate,
     *,
     transaction_id: str,
@@ -305,9 +305,9 @@ def encode_success(
     digest: str = "sha256",
     signing_time: datetime | None = None,
 ) -> bytes:
-    """A CertRep with the issued certificate first, encrypted to `recipient`, the signer of the request."""
+    """A CertRep with the issued certificate alone, as Go clients take the first; encrypted to `recipient`, the signer of the request."""
     return _encode_reply(
-        cms.encrypt(cms.certs_only(certificates), (recipient,), cipher),
+        cms.encrypt(cms.certs_only((certificate,)), (recipient,), cipher),
         _reply_attributes(PkiStatus.SUCCESS, transaction_id, sender_nonce, recipient_nonce),
         signer,
         digest,

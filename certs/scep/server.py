@@ -192,7 +192,7 @@ class ScepServer:
         wanted = self._open(request, outcome)
         certificate = await self._certificate_for(request.transaction_id, wanted, outcome)
         reply = encode_success(
-            (certificate, *self._ca.chain),
+            certificate,
             signer,
             transaction_id=request.transaction_id,
             sender_nonce=secrets.token_bytes(16),
