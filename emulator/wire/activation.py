@@ -174,7 +174,8 @@ def decode_form(body: bytes) -> dict[str, bytes]:
             max_num_fields=MAX_FORM_FIELDS,
         )
     except ValueError as error:
-        raise MalformedMessage("form", "application/x-www-form-urlencoded", str(error)) from error
+        # Without the parser's own words: they quote the field, which may be a password.
+        raise MalformedMessage("form", "application/x-www-form-urlencoded") from error
     return {name: value.encode("latin-1") for name, value in pairs}
 
 

@@ -143,8 +143,8 @@ def _write(value: Any, indent: str, lines: list[str]) -> None:
         case float():
             lines.append(f"{indent}<real>{value!r}</real>\n")
         case datetime():
-            moment = value.astimezone(UTC) if value.tzinfo else value
-            lines.append(f"{indent}<date>{moment:%Y-%m-%dT%H:%M:%SZ}</date>\n")
+            moment = (value.astimezone(UTC) if value.tzinfo else value).replace(tzinfo=None)
+            lines.append(f"{indent}<date>{moment.isoformat(timespec='seconds')}Z</date>\n")
         case _:
             raise TypeError(f"a property list cannot carry {type(value).__name__}")
 
