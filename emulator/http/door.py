@@ -277,7 +277,9 @@ class HttpSession:
                 )
         except TimeoutError:
             raise TransportError(
-                url, f"no connection to {where}", timeout_s=CONNECT_TIMEOUT_S
+                url,
+                f"no connection to {where} within {CONNECT_TIMEOUT_S:g} s",
+                timeout_s=CONNECT_TIMEOUT_S,
             ) from None
         except ssl.SSLError as error:
             raise TransportError(url, tls_reason(error)) from error

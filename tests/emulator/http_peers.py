@@ -1,6 +1,7 @@
 """Servers that the tests of `emulator.http` talk to: honest ones, and raw ones that say exactly what they are told."""
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -69,12 +70,14 @@ async def raw_server(talk: Talk, context: ssl.SSLContext | None = None) -> Async
     """Run `talk` for each connection; it reads and writes bytes as it likes."""
     peer = Peer(scheme="https" if context else "http")
     tasks: set[asyncio.Task[None]] = set()
+    writers: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer.connections += 1
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
+        writers.append(writer)
         try:
             await talk(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
@@ -88,9 +91,14 @@ async def raw_server(talk: Talk, context: ssl.SSLContext | None = None) -> Async
         yield peer
     finally:
         server.close()
+        await asyncio.sleep(0)  # a connection that was just accepted gets its task
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in writers:
+            writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
         await server.wait_closed()
 
 
