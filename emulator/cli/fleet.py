@@ -1,0 +1,126 @@
+"""`mdm-emulator enroll` and `check-in`: a fleet, from power-on to home and back to its server."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from emulator.cli.options import (
+    DEFAULT_STATE,
+    Authorities,
+    Concurrency,
+    JsonFile,
+    LogLevel,
+    Maps,
+    State,
+    finish,
+    log_to_stderr,
+    run,
+    run_options,
+)
+
+if TYPE_CHECKING:
+    from emulator.fleet.runner import Outcome
+    from emulator.fleet.stats import StepSummary
+
+
+def enroll(
+    fleet: Annotated[
+        Path | None, typer.Argument(help="Fleet file (YAML; see `mdm-emulator schema fleet`).")
+    ] = None,
+    profile: Annotated[
+        Path | None,
+        typer.Option(help="Install this .mobileconfig, of any server, signed or not."),
+    ] = None,
+    enroll_url: Annotated[
+        str | None,
+        typer.Option(
+            help="POST signed MachineInfo to this URL, as automated device enrollment does."
+        ),
+    ] = None,
+    count: Annotated[int, typer.Option(help="Without a fleet file: how many devices.", min=1)] = 1,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Without a fleet file: product types, such as iPhone14,5."),
+    ] = None,
+    os_version: Annotated[
+        list[str] | None, typer.Option(help="Without a fleet file: systems, such as 18.1.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same devices.")] = None,
+    state: State = DEFAULT_STATE,
+    maps: Maps = None,
+    ca: Authorities = None,
+    concurrency: Concurrency = 50,
+    json_file: JsonFile = None,
+    level: LogLevel = "warning",
+) -> None:
+    """Take devices from power-on to their home screen. A run that was killed goes on where it was."""
+    log_to_stderr(level)
+    from emulator.errors import ConfigurationError
+    from emulator.fleet import fleet as fleet_file
+
+    def chosen() -> fleet_file.FleetFile:
+        if fleet is None and profile is None and enroll_url is None:
+            raise ConfigurationError("enroll", ["give a fleet file, --profile or --enroll-url"])
+        if fleet is None:
+            group = {"count": count, "model": model or (), "os_version": os_version or ()}
+            content: dict[str, object] = {"seed": seed or 0, "groups": [group]}
+        else:
+            changed = {} if seed is None else {"seed": seed}
+            content = fleet_file.read(fleet).model_dump() | changed
+        if profile is not None or enroll_url is not None:
+            content |= {"profile": profile, "enroll_url": enroll_url}
+        return fleet_file.validate(content, source=str(fleet or "command line"))
+
+    async def work() -> "tuple[list[Outcome], dict[str, StepSummary]]":
+        from emulator.fleet.progress import Shown
+        from emulator.fleet.run import FleetRun
+
+        file = chosen()
+        async with FleetRun(file, run_options(state, maps, ca, concurrency)) as opened:
+            await opened.remember()
+            rows = await opened.manufacture()
+            with Shown("enroll", len(rows)) as progress:
+                outcomes = await opened.runner.enroll(rows, opened.way, progress)
+            if file.wake.poll_s is not None:
+                print(f"polling every {file.wake.poll_s:g} s until interrupted", file=sys.stderr)
+                await opened.runner.keep_checking_in(await opened.store.rows(), file.wake.poll_s)
+            return outcomes, opened.stats.summary()
+
+    outcomes, steps = run(work())
+    finish(outcomes, steps, json_file)
+
+
+def check_in(
+    serials: Annotated[
+        list[str] | None, typer.Argument(help="Serial numbers or UDIDs; none: the whole fleet.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="How often each device checks in.", min=1)] = 1,
+    every: Annotated[
+        float, typer.Option(help="Seconds between two check-ins of one device.")
+    ] = 10.0,
+    state: State = DEFAULT_STATE,
+    maps: Maps = None,
+    ca: Authorities = None,
+    concurrency: Concurrency = 50,
+    json_file: JsonFile = None,
+    level: LogLevel = "warning",
+) -> None:
+    """Let enrolled devices ask their server for commands, as after a push."""
+    log_to_stderr(level)
+
+    async def work() -> "tuple[list[Outcome], dict[str, StepSummary]]":
+        from emulator.fleet.progress import Shown
+        from emulator.fleet.run import FleetRun
+
+        async with FleetRun(None, run_options(state, maps, ca, concurrency)) as opened:
+            rows = await opened.select(serials or [])
+            with Shown("check in", len(rows)) as progress:
+                outcomes = await opened.runner.check_in(rows, progress)
+            if rounds > 1:
+                outcomes = await opened.runner.keep_checking_in(rows, every, rounds - 1)
+            return outcomes, opened.stats.summary()
+
+    outcomes, steps = run(work())
+    finish(outcomes, steps, json_file)

@@ -1,0 +1,148 @@
+"""What the commands share: options, how a run ends, what goes to stdout and what to stderr."""
+
+import asyncio
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from emulator.fleet.run import RunOptions
+    from emulator.fleet.runner import Outcome
+    from emulator.fleet.stats import StepSummary
+
+T = TypeVar("T")
+
+DEFAULT_STATE: Final = Path(".mdm-emulator")
+
+State = Annotated[
+    Path,
+    typer.Option(
+        "--state", help="Folder that keeps the fleet: devices, identities, simulated PKI."
+    ),
+]
+Maps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        help="Reach HOST elsewhere: HOST[:PORT]=HOST:PORT, or https://HOST=http://127.0.0.1:PORT "
+        "(plain only to loopback). URL, Host header and signatures stay. Repeatable.",
+    ),
+]
+Authorities = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--ca", help="PEM file with certificate authorities that devices trust too. Repeatable."
+    ),
+]
+Concurrency = Annotated[
+    int, typer.Option(help="Devices that run at the same time.", min=1, max=10_000)
+]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", help="Write the result here as JSON ('-': stdout).")
+]
+LogLevel = Annotated[
+    str, typer.Option("--log", help="Log lines on stderr: debug, info, warning or error.")
+]
+
+
+def run_options(
+    state: Path, maps: list[str] | None, ca: list[Path] | None, concurrency: int
+) -> "RunOptions":
+    from certs.hosts import HostMap
+    from emulator.fleet.run import RunOptions, read_authorities
+
+    return RunOptions(
+        state=state,
+        hosts=HostMap.parse(maps or []),
+        authorities=read_authorities(ca or []),
+        concurrency=concurrency,
+    )
+
+
+def record(outcome: "Outcome") -> dict[str, Any]:
+    return dataclasses.asdict(outcome)
+
+
+def finish(
+    outcomes: "list[Outcome]", steps: "dict[str, StepSummary]", json_file: Path | None
+) -> NoReturn:
+    """Print the result and exit: 0 only if every device did what was asked."""
+    from emulator.tables import print_devices, print_steps
+
+    records = [record(outcome) for outcome in outcomes]
+    if json_file is not None:
+        write(json_file, json.dumps({"devices": records, "steps": steps}, indent=2) + "\n")
+    if json_file != Path("-"):
+        print_devices(records)
+        print()
+        print_steps(steps)
+    failed = sum(outcome.failed for outcome in outcomes)
+    print(f"{len(outcomes)} devices, {failed} failed", file=sys.stderr)
+    raise typer.Exit(1 if failed else 0)
+
+
+def write(file: Path, text: str) -> None:
+    if file == Path("-"):
+        sys.stdout.write(text)
+    else:
+        try:
+            file.write_text(text, encoding="utf-8")
+        except OSError as error:
+            refuse(f"--json {file}: cannot be written: {error}")
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run on uvloop where it is installed; errors become one line and an exit code."""
+    from certs.errors import CertsError
+    from emulator.errors import ConfigurationError, EmulatorError
+
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(work)
+    except ConfigurationError as error:
+        refuse(str(error))
+    except (EmulatorError, CertsError) as error:
+        print(f"mdm-emulator: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        print("mdm-emulator: interrupted; the same command goes on where it was", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def refuse(text: str) -> NoReturn:
+    print(f"mdm-emulator: {text}", file=sys.stderr)
+    raise typer.Exit(2)
+
+
+def log_to_stderr(level: str) -> None:
+    import logging
+
+    import structlog
+
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        refuse(f"--log {level}: expected debug, info, warning or error")
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
