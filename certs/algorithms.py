@@ -72,8 +72,8 @@ class ContentCipher:
     algorithm: type[AES] | type[TripleDES]
 
     def new(self, key: bytes) -> CipherAlgorithm:
-        # An 8-byte key makes TripleDES equal to single DES.
-        return self.algorithm(key)
+        # Encrypt, decrypt, encrypt with one key thrice is single DES.
+        return self.algorithm(key * 3 if self.key_size == 8 else key)
 
 
 CIPHERS: Final[dict[str, ContentCipher]] = {
