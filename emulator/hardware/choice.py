@@ -2,6 +2,8 @@
 
 import difflib
 import re
+from bisect import bisect_left
+from functools import lru_cache
 from typing import Final
 
 from emulator.errors import ConfigurationError
@@ -9,6 +11,7 @@ from emulator.hardware.identifiers import SERIAL_NUMBER
 from emulator.hardware.models import Model, model, models
 from emulator.hardware.releases import (
     BUILD,
+    OSRelease,
     listed_version,
     offered,
     os_name,
@@ -54,27 +57,31 @@ def choose(
 
 def _draw_model(os_version: str | None, build: str | None, draw: int) -> Model:
     """One of the models that can run the wanted system; of all that have a release when none is wanted."""
-    version = os_version
-    if version is None and build is not None:
-        version = listed_version(build, "iPhone")
-    wanted = version_key(version or "")
-    candidates = [
-        candidate
-        for candidate in models()
-        if any(
-            (not wanted or version_key(r.version) == wanted) and build in (None, r.build)
-            for r in offered(candidate)
+    candidates = _candidates(os_version, build)
+    if not candidates:
+        mistake = (
+            _unlisted_version("iPhone", os_version) if os_version else _unlisted_build(build or "")
         )
-    ]
-    if not candidates and os_version is not None and build is not None:
-        # A pair that no table has: any model of that time, or else any at all.
-        candidates = [m for m in models() if m.supports(os_version)] or list(models())
-    if candidates:
-        return candidates[draw % len(candidates)]
-    mistake = (
-        _unlisted_version("iPhone", os_version) if os_version else _unlisted_build(build or "")
-    )
-    raise ConfigurationError(_subject(None), [mistake])
+        raise ConfigurationError(_subject(None), [mistake])
+    return candidates[draw % len(candidates)]
+
+
+@lru_cache(maxsize=256)
+def _candidates(os_version: str | None, build: str | None) -> tuple[Model, ...]:
+    version = os_version or (listed_version(build, "iPhone") if build else None)
+    wanted = version_key(version or "")
+
+    def fits(r: OSRelease) -> bool:
+        return (not wanted or version_key(r.version) == wanted) and build in (None, r.build)
+
+    everything = models()
+    found = tuple(m for m in everything if any(map(fits, offered(m))))
+    if found or os_version is None:
+        return found
+    able = tuple(m for m in everything if m.supports(os_version))
+    if build is None:  # a listed release that went only to models older than the table's
+        return tuple(m for m in able if release(m.family, os_version) is not None)
+    return able or everything  # a pair that no table has
 
 
 def _system(chosen: Model, os_version: str | None, build: str | None, draw: int) -> tuple[str, str]:
@@ -157,9 +164,17 @@ def _unlisted_version(family: str, version: str) -> str:
 
 
 def _unlisted_build(build: str) -> str:
-    known = sorted({r.build for r in releases()})
-    closest = ", ".join(difflib.get_close_matches(build, known, n=3, cutoff=0.4)) or known[-1]
+    known = sorted({r.build for r in releases()}, key=_build_key)
+    place = bisect_left(known, _build_key(build), key=_build_key)
+    closest = ", ".join(known[max(place - 2, 0) : place + 2])
     return f"build: {build} is not known: give `os_version` too (closest known: {closest})"
+
+
+def _build_key(build: str) -> tuple[int, str, int]:
+    """The order in which builds were made: number, letter, number."""
+    found = BUILD.fullmatch(build)
+    assert found is not None
+    return int(found["number"]), found["letter"], int(found["count"])
 
 
 def _similar(product_type: str) -> str:

@@ -11,7 +11,9 @@ from typing import Final
 from emulator.hardware.models import Model, model
 from emulator.hardware.versions import version_key
 
-BUILD: Final = re.compile(r"([0-9]{1,3})([A-Z])[0-9]{1,5}[a-z]?")  # 22B83, 20A5283p
+BUILD: Final = re.compile(
+    r"(?P<number>[0-9]{1,3})(?P<letter>[A-Z])(?P<count>[0-9]{1,5})[a-z]?"
+)  # 22B83, 20A5283p
 
 ACME_SINCE: Final = {"iPhone": (16,), "iPad": (16, 1)}  # design: iOS 16.0, iPadOS 16.1
 IPADOS_SINCE: Final = (13,)
@@ -92,7 +94,7 @@ def version_of_build(build: str, product_type: str) -> str | None:
     if found is None:
         return None
     listed = listed_version(build, product_type)
-    return listed or _version_of_train(int(found[1]), found[2])
+    return listed or _version_of_train(int(found["number"]), found["letter"])
 
 
 def listed_version(build: str, product_type: str) -> str | None:
@@ -138,7 +140,7 @@ def _trains() -> dict[tuple[int, str], str]:
     for row in releases():
         found = BUILD.fullmatch(row.build)
         assert found is not None, row.build
-        trains.setdefault((int(found[1]), found[2]), row.version)
+        trains.setdefault((int(found["number"]), found["letter"]), row.version)
     return trains
 
 
