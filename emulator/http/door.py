@@ -262,7 +262,7 @@ class HttpSession:
         loop = asyncio.get_running_loop()
         context = None
         if destination.tls:
-            shared = self._door.contexts.for_connection(self._trust, identity, origin.host)
+            shared = self._door.contexts.for_connection(self._trust, identity)
             context = shared.as_ssl_argument()
         where = f"{destination.host}:{destination.port}"
         try:

@@ -46,10 +46,8 @@ class TlsContexts:
     def __init__(self) -> None:
         self._contexts: OrderedDict[tuple[TrustSet, str], ssl.SSLContext] = OrderedDict()
 
-    def for_connection(
-        self, trust: TrustSet, identity: Identity | None, host: str
-    ) -> "ConnectionContext":
-        """What to hand to asyncio as `ssl=` for one connection to `host`."""
+    def for_connection(self, trust: TrustSet, identity: Identity | None) -> "ConnectionContext":
+        """What to hand to asyncio as `ssl=` for one connection."""
         if identity is None:
             kind = "none"
         else:
@@ -61,7 +59,7 @@ class TlsContexts:
                 self._contexts.popitem(last=False)
         else:
             self._contexts.move_to_end((trust, kind))
-        return ConnectionContext(context, identity, host)
+        return ConnectionContext(context, identity)
 
 
 class ConnectionContext:
@@ -71,10 +69,9 @@ class ConnectionContext:
     other connection can come between, as nothing here awaits.
     """
 
-    def __init__(self, context: ssl.SSLContext, identity: Identity | None, host: str) -> None:
+    def __init__(self, context: ssl.SSLContext, identity: Identity | None) -> None:
         self.context = context
         self._identity = identity
-        self._host = host
 
     def wrap_bio(
         self,
@@ -87,7 +84,7 @@ class ConnectionContext:
         if self._identity is not None:
             load_identity(self.context, self._identity)
         return self.context.wrap_bio(
-            incoming, outgoing, server_side=False, server_hostname=self._host
+            incoming, outgoing, server_side=False, server_hostname=server_hostname
         )
 
     def as_ssl_argument(self) -> ssl.SSLContext:

@@ -25,6 +25,7 @@ from emulator.hardware import (
     version_key,
     version_of_build,
 )
+from emulator.hardware.identifiers import permuted
 
 PROTOCOL = Path(__file__).resolve().parents[3] / "shared" / "protocol"
 needs_facts = pytest.mark.skipif(not PROTOCOL.is_dir(), reason="vectors are absent")
@@ -335,6 +336,11 @@ def test_an_imei_is_printed_in_groups() -> None:
     assert phone.imei is not None
     assert phone.printed_imei == printed_imei(phone.imei)
     assert Hardware.from_seed(1, product_type="iPad12,1").printed_imei is None
+
+
+@given(seeds, st.integers(min_value=2, max_value=500))
+def test_identifiers_are_permutations_of_the_index(seed: int, size: int) -> None:
+    assert {permuted(n, size, seed=seed, what="x") for n in range(size)} == set(range(size))
 
 
 def test_no_two_devices_of_a_large_fleet_share_a_number() -> None:

@@ -354,6 +354,24 @@ async def test_half_an_answer_on_a_kept_connection_is_not_tried_again() -> None:
         assert peer.connections == 1
 
 
+async def test_an_answer_before_the_end_of_a_large_body_costs_the_connection() -> None:
+    """The rest of the body is still on its way: another request would queue behind it."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+        await asyncio.Event().wait()
+
+    async with raw_server(refuse) as peer, plain_session() as session:
+        for _ in range(2):
+            answer = await session.request(
+                "PUT", peer.url(), step="test", body=bytes(20_000_000), timeout_s=5
+            )
+            assert answer.status == 413
+        assert peer.connections == 2
+
+
 async def test_a_cancelled_request_takes_its_connection_along() -> None:
     asked, hung_up = asyncio.Event(), asyncio.Event()
 

@@ -139,12 +139,13 @@ async def test_bytes_after_an_answer_spoil_the_connection_not_the_answer() -> No
 
 async def test_an_answer_nobody_asked_for_is_never_taken_for_the_next_one() -> None:
     """A proxy's late 408 on an idle connection must not answer the next request."""
-    hung_up = asyncio.Event()
+    answered, hung_up = asyncio.Event(), asyncio.Event()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(OK)
         if not hung_up.is_set():
+            await answered.wait()
             writer.write(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
         with contextlib.suppress(ConnectionError):
             await reader.read()
@@ -152,6 +153,7 @@ async def test_an_answer_nobody_asked_for_is_never_taken_for_the_next_one() -> N
 
     async with raw_server(talk) as peer, plain_session() as session:
         first = await session.request("GET", peer.url(), step="test")
+        answered.set()
         await hung_up.wait()  # the client leaves as soon as the 408 comes
         second = await session.request("GET", peer.url(), step="test")
         assert peer.connections == 2

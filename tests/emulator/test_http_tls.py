@@ -12,7 +12,7 @@ import pytest
 import uvloop
 from aiohttp import web
 from cryptography import x509
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certs.ca import CertificateAuthority, issue_server_identity
 from certs.clock import SimulatedClock
@@ -111,11 +111,13 @@ async def test_a_mapped_host_is_verified_under_the_name_in_the_url(world: World)
 
 async def test_a_common_name_alone_names_no_server(world: World) -> None:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mdm.example.test")])
-    nameless = world.ca.issue_identity(generate("p256"), subject)
+    nameless = world.ca.issue_identity(
+        generate("p256"), subject, extended_key_usage=[ExtendedKeyUsageOID.SERVER_AUTH]
+    )
     async with raw_server(says(OK), server_context(nameless)) as peer:
         hosts = HostMap.parse([f"mdm.example.test=127.0.0.1:{peer.port}"])
         reason = await refusal(world, "https://mdm.example.test/", world.trust, hosts)
-    assert reason.startswith("server certificate refused: ")
+    assert reason.startswith("server certificate refused: Hostname mismatch")
 
 
 async def test_a_server_certificate_expires_by_the_injected_clock() -> None:
@@ -285,21 +287,21 @@ def test_one_context_serves_each_trust_set_and_kind_of_identity(world: World) ->
     contexts = TlsContexts()
     trust, equal = world.trust, TrustSet().with_roots(world.ca.certificate)
     one, two = world.device("one"), world.device("two")
-    shared = contexts.for_connection(trust, one, "a").context
-    assert contexts.for_connection(equal, two, "b").context is shared
-    assert contexts.for_connection(trust, None, "a").context is not shared
-    assert contexts.for_connection(TrustSet(), one, "a").context is not shared
+    shared = contexts.for_connection(trust, one).context
+    assert contexts.for_connection(equal, two).context is shared
+    assert contexts.for_connection(trust, None).context is not shared
+    assert contexts.for_connection(TrustSet(), one).context is not shared
 
 
 def test_contexts_are_bounded() -> None:
     contexts = TlsContexts()
-    first = contexts.for_connection(TrustSet(), None, "a").context
+    first = contexts.for_connection(TrustSet(), None).context
     # What the roots are does not matter here, only that the sets differ.
     world = make_world()
     certificates = [world.device(f"root {n}").certificate for n in range(MAX_CONTEXTS)]
     for certificate in certificates:
-        contexts.for_connection(TrustSet().with_roots(certificate), None, "a")
-    assert contexts.for_connection(TrustSet(), None, "a").context is not first
+        contexts.for_connection(TrustSet().with_roots(certificate), None)
+    assert contexts.for_connection(TrustSet(), None).context is not first
 
 
 @pytest.mark.parametrize(
