@@ -43,6 +43,7 @@ from mdmserver.enrollment import (
     SERVER_PATH,
     EnrollmentProfiles,
 )
+from mdmserver.handshake import LoggedHandshake
 from mdmserver.misbehave import Misbehaviour
 from mdmserver.sessions import Sessions
 from mdmserver.settings import TOPIC_PREFIX, Settings
@@ -270,19 +271,6 @@ class MdmServer:
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         await web.SockSite(runner, listener, ssl_context=context, backlog=BACKLOG).start()
-
-
-class LoggedHandshake(ssl.SSLObject):
-    """A server's side of a handshake: a certificate of a foreign CA is an alert to the client and one line here."""
-
-    def do_handshake(self) -> None:
-        try:
-            super().do_handshake()
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            raise
-        except ssl.SSLError as error:
-            log.warning("tls_handshake_refused", reason=error.reason or str(error))
-            raise
 
 
 async def _healthz(request: web.Request) -> web.Response:
