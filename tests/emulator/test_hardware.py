@@ -180,7 +180,6 @@ def test_attested_acme_needs_system_and_chip(
     assert acme_capable(product_type, os_version=os_version, build=build) is capable
 
 
-@needs_facts
 def test_no_model_attests_below_16_and_all_with_a11_do_from_16_1_on() -> None:
     for known in models():
         pt = known.product_type
