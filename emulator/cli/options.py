@@ -53,12 +53,18 @@ LogLevel = Annotated[
 def run_options(
     state: Path, maps: list[str] | None, ca: list[Path] | None, concurrency: int
 ) -> "RunOptions":
+    from certs.errors import CertsError
     from certs.hosts import HostMap
+    from emulator.errors import ConfigurationError
     from emulator.fleet.run import RunOptions, read_authorities
 
+    try:
+        hosts = HostMap.parse(maps or [])
+    except CertsError as error:
+        raise ConfigurationError("--map", [str(error)]) from error
     return RunOptions(
         state=state,
-        hosts=HostMap.parse(maps or []),
+        hosts=hosts,
         authorities=read_authorities(ca or []),
         concurrency=concurrency,
     )
