@@ -14,7 +14,6 @@ from cryptography import x509
 from certs.errors import MalformedMessage
 from emulator.wire.fields import (
     Fields,
-    kind_of,
     optional,
     optional_list,
     present,
@@ -72,10 +71,10 @@ def header(fields: Fields, where: str = "") -> dict[str, Any]:
 
 def whole(fields: Fields, key: str, where: str = "") -> int:
     """An integer; profiles exist whose writer put `<real>1</real>`, and devices install them."""
-    value = required(fields, key, float, where)
-    if not value.is_integer():
-        raise MalformedMessage(where + key, "integer", kind_of(value))
-    return int(value)
+    value = fields.get(key)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return required(fields, key, int, where)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,7 @@ from emulator.wire import plist_xml
 # Short names and words, as most keys and values are.
 text = st.text(st.characters(codec="ascii", categories=("L", "N", "P")), max_size=10)
 
-plist_text = st.text(
-    st.characters(exclude_categories=("Cs",)).filter(plist_xml.is_text), max_size=12
-)
+plist_text = st.text(st.characters(codec="utf-8").filter(plist_xml.is_text), max_size=12)
 scalars = st.one_of(
     plist_text,
     st.booleans(),
