@@ -41,7 +41,7 @@ from emulator.wire import checkin, command, profile
 from emulator.wire.command import Command
 from emulator.wire.fields import Fields
 from emulator.wire.identity_payloads import AcmePayload, ScepPayload
-from emulator.wire.payloads import CertificatePayload, MdmPayload
+from emulator.wire.profile import CertificatePayload, MdmPayload
 from tests.support import rsa_key
 
 TOPIC = "com.apple.mgmt.External.3f2c9a1e-5f1b-4d0e-9f7a-6f0c9f5a2b10"
@@ -348,12 +348,12 @@ def surroundings(
     )
 
 
-def scep_payload(url: str, **changes: Any) -> ScepPayload:
+def scep_payload(base: str, **changes: Any) -> ScepPayload:
     """An identity by SCEP at the scripted server."""
     values: dict[str, Any] = {
         "identifier": f"{PROFILE_IDENTIFIER}.identity",
         "uuid": "IDENTITY-UUID",
-        "url": f"{url}/scep",
+        "url": f"{base}/scep",
         "subject": ((("O", "Example"),), (("CN", "device"),)),
         "challenge": CHALLENGE,
         "keysize": 2048,
@@ -361,12 +361,12 @@ def scep_payload(url: str, **changes: Any) -> ScepPayload:
     return ScepPayload(**{**values, **changes})
 
 
-def acme_payload(url: str, **changes: Any) -> AcmePayload:
+def acme_payload(base: str, **changes: Any) -> AcmePayload:
     """An attested identity by ACME at the scripted server."""
     values: dict[str, Any] = {
         "identifier": f"{PROFILE_IDENTIFIER}.identity",
         "uuid": "IDENTITY-UUID",
-        "directory_url": f"{url}/acme/directory",
+        "directory_url": f"{base}/acme/directory",
         "client_identifier": "one-time-code",
         "key_type": "ECSECPrimeRandom",
         "key_size": 384,
@@ -378,14 +378,14 @@ def acme_payload(url: str, **changes: Any) -> AcmePayload:
     return AcmePayload(**{**values, **changes})
 
 
-def mdm_payload(url: str, **changes: Any) -> MdmPayload:
+def mdm_payload(base: str, **changes: Any) -> MdmPayload:
     values: dict[str, Any] = {
         "identifier": f"{PROFILE_IDENTIFIER}.mdm",
         "uuid": "MDM-UUID",
         "identity_certificate_uuid": "IDENTITY-UUID",
         "topic": TOPIC,
-        "server_url": f"{url}/mdm",
-        "check_in_url": f"{url}/checkin",
+        "server_url": f"{base}/mdm",
+        "check_in_url": f"{base}/checkin",
         "access_rights": 8191,
         "sign_message": True,
         "check_out_when_removed": True,
