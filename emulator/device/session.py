@@ -51,14 +51,14 @@ async def check_in(device: Device, surroundings: Surroundings) -> SessionReport:
     """Run one session. Raises PeerRefused or StepTimeout; an undelivered result is kept for the next one."""
     if not device.managed:
         raise IllegalTransition(f"a device that is {device.state.value} has no MDM session")
-    async with _Session(device, surroundings) as session:
+    async with Session(device, surroundings) as session:
         report = await session.run()
     log.info("session", **device.facts(), commands=report.commands, not_now=report.not_now)
     return report
 
 
-class _Session:
-    """The connection of one session, and what happened on it so far."""
+class Session:
+    """The connection of one wake-up and what happened on it so far; `run` again for another session on it."""
 
     def __init__(self, device: Device, surroundings: Surroundings) -> None:
         self._device = device
@@ -69,7 +69,7 @@ class _Session:
         self._commands = 0
         self._unsaved = False  # an accepted result is still in the last checkpoint's outbox
 
-    async def __aenter__(self) -> "_Session":
+    async def __aenter__(self) -> "Session":
         return self
 
     async def __aexit__(self, *exc: object) -> None:

@@ -148,19 +148,24 @@ def thaw(data: bytes) -> Device:
     """The device that was frozen. Raises MalformedMessage for bytes that are not such a row."""
     try:
         row = _decoder.decode(data)
-    except (msgspec.DecodeError, ValueError) as error:
+        if row.version != VERSION:
+            raise MalformedMessage("device snapshot", f"version {VERSION}", row.version)
+        return _thaw(row)
+    except (msgspec.DecodeError, ValueError) as error:  # keys and certificates raise ValueError
         raise MalformedMessage("device snapshot", "a frozen device", str(error)) from error
-    if row.version != VERSION:
-        raise MalformedMessage("device snapshot", f"version {VERSION}", row.version)
+
+
+def _thaw(row: _Snapshot) -> Device:
+    configuration = row.cloud_configuration
     return Device(
         hardware=Hardware.from_fields(row.hardware),
         factory=_thaw_factory(row.factory),
         name=row.name,
         state=row.state,
         cloud_configuration=None
-        if row.cloud_configuration is None
+        if configuration is None
         else CloudConfiguration.from_fields(
-            json_object.loads(row.cloud_configuration, "cloud configuration")
+            json_object.loads(configuration, "cloud configuration")
         ),
         enrollment=row.enrollment,
         keychain=_thaw_keychain(row),
