@@ -14,7 +14,7 @@ import structlog
 
 from certs.identity import Identity
 from emulator.device.keychain import FactoryIdentity, IdentityKind, InstalledIdentity, Keychain
-from emulator.device.profiles import ProfileStore
+from emulator.device.profiles import InstalledProfile, ProfileStore
 from emulator.device.state import MANAGED, Event, State, advance
 from emulator.hardware import Hardware, version_key
 from emulator.wire.cloudconfig import CloudConfiguration
@@ -65,9 +65,12 @@ class Failure:
 class PendingProfile:
     """The enrollment profile between its download and the end of its installation."""
 
-    data: bytes
+    data: bytes = field(
+        repr=False
+    )  # empty once its identity is there: it may hold one-time secrets
     retry: Event  # where to go back to when the installation fails
     automated: bool  # came by Automated Device Enrollment
+    installed: InstalledProfile | None = None  # what will stay of it when Authenticate is accepted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +90,9 @@ class Enrollment:
     server_url_pins: tuple[str, ...] = ()  # payload UUIDs of pinned certificates
     check_in_url_pins: tuple[str, ...] = ()
     automated: bool = False  # by Automated Device Enrollment
-    push_token: bytes = b""
-    push_magic: str = ""
-    unlock_token: bytes | None = None
+    push_token: bytes = field(default=b"", repr=False)
+    push_magic: str = field(default="", repr=False)
+    unlock_token: bytes | None = field(default=None, repr=False)
     awaiting_configuration: bool = False  # as the last TokenUpdate said
 
     def allows(self, rights: int) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from certs.transport import HttpResponse
 from emulator.device.channel import open_channel
-from emulator.device.device import Device, Enrollment
+from emulator.device.device import Device, Enrollment, PendingProfile
 from emulator.device.profile_checks import check_dates, check_enrollment, read_profile
 from emulator.device.profile_installation import (
     enrollment_of,
@@ -23,7 +23,6 @@ from emulator.device.surroundings import Surroundings
 from emulator.device.typed_errors import refusal
 from emulator.errors import IllegalTransition
 from emulator.wire import checkin
-from emulator.wire.profile import Profile
 
 LOCK_AND_PASSCODE = 4  # access rights (mdm.md 2.2)
 DEVICE_INFORMATION = 16
@@ -33,13 +32,18 @@ UNLOCK_TOKEN_BYTES = 1288  # as captured (mdm.md 3.2)
 
 async def identify(device: Device, surroundings: Surroundings) -> None:
     """Check the profile and get its certificates and identities; the server does not know yet."""
-    profile = _pending_profile(device)
+    pending = _pending(device)
+    profile = read_profile(pending.data, device)
     check_dates(profile, surroundings.clock.now())
     mdm = check_enrollment(profile, device)
-    assert device.pending is not None
     with unchanged_on_failure(device):
         await install_payloads(device, surroundings, profile)
-        device.enrollment = enrollment_of(device, profile, mdm, automated=device.pending.automated)
+        device.enrollment = enrollment_of(device, profile, mdm, automated=pending.automated)
+    device.pending = replace(
+        pending,
+        data=b"",
+        installed=InstalledProfile.of(profile, managed=False, enrollment=True),
+    )
     device.apply(Event.IDENTITY_ISSUED)
 
 
@@ -48,8 +52,9 @@ async def authenticate(device: Device, surroundings: Surroundings) -> None:
     message = authenticate_message(device)
     async with open_channel(device, surroundings, check_in=True) as channel:
         _require_accepted("authenticate", await channel.check_in("authenticate", message))
-    profile = _pending_profile(device)
-    device.profiles.install(InstalledProfile.of(profile, managed=False, enrollment=True))
+    installed = _pending(device).installed
+    assert installed is not None
+    device.profiles.install(installed)
     enrollment = _enrollment(device)
     device.enrollment = replace(
         enrollment,
@@ -65,17 +70,17 @@ async def authenticate(device: Device, surroundings: Surroundings) -> None:
 
 async def complete(device: Device, surroundings: Surroundings) -> None:
     """The first TokenUpdate: with its acceptance the device is managed."""
-    await send_token_update(device, surroundings)
+    _require_accepted("token_update", await send_token_update(device, surroundings))
     device.pending = None
     awaiting = _enrollment(device).awaiting_configuration
     device.apply(Event.TOKEN_UPDATE_ACCEPTED_AWAITING if awaiting else Event.TOKEN_UPDATE_ACCEPTED)
 
 
-async def send_token_update(device: Device, surroundings: Surroundings) -> None:
-    """Tell the server where to push to. Raises PeerRefused for anything but 200."""
+async def send_token_update(device: Device, surroundings: Surroundings) -> HttpResponse:
+    """Tell the server where to push to; what its answer means depends on where the device stands."""
     message = token_update_message(device)
     async with open_channel(device, surroundings, check_in=True) as channel:
-        _require_accepted("token_update", await channel.check_in("token_update", message))
+        return await channel.check_in("token_update", message)
 
 
 def authenticate_message(device: Device) -> checkin.Authenticate:
@@ -124,10 +129,10 @@ def _awaits(device: Device, enrollment: Enrollment) -> bool:
     )
 
 
-def _pending_profile(device: Device) -> Profile:
+def _pending(device: Device) -> PendingProfile:
     if device.pending is None:
         raise IllegalTransition("there is no enrollment profile to install")
-    return read_profile(device.pending.data, device)
+    return device.pending
 
 
 def _enrollment(device: Device) -> Enrollment:

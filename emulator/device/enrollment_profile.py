@@ -12,6 +12,7 @@ from emulator.device import user_agent
 from emulator.device.channel import device_trust
 from emulator.device.device import Device
 from emulator.device.machine_info import signed_machine_info
+from emulator.device.profile_checks import decode_profile
 from emulator.device.surroundings import Surroundings, peer_errors
 from emulator.device.typed_errors import refusal
 from emulator.errors import PeerRefused
@@ -60,7 +61,7 @@ def _profile_in(response: HttpResponse) -> bytes:
     if response.status != 200:
         raise refusal(STEP, response)
     try:
-        profile.decode(response.body)
+        decode_profile(response.body)
     except CertsError as error:
         kind = response.content_type or "no Content-Type"
         raise PeerRefused(STEP, f"Invalid Profile: {error} ({kind})") from error

@@ -24,7 +24,7 @@ def check_scep(payload: ScepPayload) -> None:
     if payload.keysize not in SCEP_SIZES:
         raise _unsupported("Keysize", payload.keysize)
     if _scheme(payload.url) not in ("http", "https"):
-        raise _unsupported("URL", payload.url)
+        raise _unsupported("URL", f"scheme “{_scheme(payload.url)}”")
     if payload.ca_fingerprint is not None and len(payload.ca_fingerprint) not in FINGERPRINT_SIZES:
         raise _unsupported("CAFingerprint", f"{len(payload.ca_fingerprint)} bytes")
     _check_names(payload.subject, payload.subject_alt_name)
@@ -34,7 +34,7 @@ def check_acme(payload: AcmePayload) -> None:
     """Raises ProfileRefused: 4000 > 1000 > 2004 for values that do not go together."""
     size = payload.key_size
     if _scheme(payload.directory_url) != "https":
-        raise _unsupported("DirectoryURL", payload.directory_url)
+        raise _unsupported("DirectoryURL", f"scheme “{_scheme(payload.directory_url)}”")
     if payload.key_type == "RSA":
         if size % 8 or not 1024 <= size <= 4096:
             raise _unsupported("KeySize", size)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -133,9 +134,15 @@ def _spki(certificate: x509.Certificate) -> bytes:
     return spki_der(certificate.public_key())  # type: ignore[arg-type]
 
 
+@lru_cache(maxsize=256)
+def decode_profile(data: bytes) -> Profile:
+    """`wire.profile.decode`, done once for the bytes that one step checks and the next installs."""
+    return decode(data)
+
+
 def _decoded(data: bytes) -> Profile:
     try:
-        return decode(data)
+        return decode_profile(data)
     except InvalidSignature:
         raise invalid_profile((PROFILE, 1004, "The profile’s signature is not valid.")) from None
     except MalformedPayload as error:

@@ -19,9 +19,9 @@ from emulator.device.commands.power import restart
 from emulator.device.commands.registry import run
 from emulator.device.device import After, Answer, Device, Outbox
 from emulator.device.surroundings import Surroundings
-from emulator.device.typed_errors import UNRECOGNIZED_DEVICE, refusal, typed_error
-from emulator.device.unenrollment import leave, unenroll
-from emulator.errors import IllegalTransition, PeerRefused
+from emulator.device.typed_errors import refusal
+from emulator.device.unenrollment import ends_management, leave, unenroll
+from emulator.errors import EmulatorError, IllegalTransition, PeerRefused
 from emulator.wire.command import (
     Command,
     MalformedCommand,
@@ -35,7 +35,6 @@ log = structlog.get_logger()
 
 IDLE: Final = "idle"
 COMMAND: Final = "command"
-UNENROLLED_BY_403_SINCE: Final = "17.0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +52,7 @@ async def check_in(device: Device, surroundings: Surroundings) -> SessionReport:
         raise IllegalTransition(f"a device that is {device.state.value} has no MDM session")
     async with Session(device, surroundings) as session:
         report = await session.run()
-    log.info("session", **device.facts(), commands=report.commands, not_now=report.not_now)
+    log.debug("session", **device.facts(), commands=report.commands, not_now=report.not_now)
     return report
 
 
@@ -112,7 +111,7 @@ class Session:
             return None
         channel = await self._open()
         response = await channel.command(step, body)
-        if self._ends_management(response):
+        if ends_management(device, response):
             unenroll(device)
             return None
         if response.status != 200:
@@ -135,7 +134,7 @@ class Session:
             channel = await self._open()
             response = await channel.command(step, body)
             log.info("erase_acknowledged", status=response.status, **self._device.facts())
-        except Exception as error:
+        except EmulatorError as error:
             log.warning("erase_unacknowledged", error=str(error), **self._device.facts())
 
     async def _open(self) -> Channel:
@@ -151,17 +150,6 @@ class Session:
                 open_channel(self._device, self._surroundings)
             )
         return self._channel
-
-    def _ends_management(self, response: HttpResponse) -> bool:
-        if response.status == 401:
-            log.warning("unauthorized", **self._device.facts())
-            return True
-        typed = typed_error(response)
-        return (
-            typed is not None
-            and typed.code == UNRECOGNIZED_DEVICE
-            and self._device.runs(UNENROLLED_BY_403_SINCE)
-        )
 
     # --- commands
 
@@ -183,10 +171,10 @@ class Session:
             return await self._keep(error.command_uuid, "", outcome), After.NOTHING, False
         known = self._device.answered.get(command.command_uuid)
         if known is not None and known.request_type == command.request_type:
-            log.info("command_repeated", command_uuid=command.command_uuid, **self._device.facts())
+            log.debug("command_repeated", command_uuid=command.command_uuid, **self._device.facts())
             return known.body, known.after, False
         outcome = self._fault(command) or await run(self._device, command, self._surroundings)
-        log.info(
+        log.debug(
             "command",
             request_type=command.request_type,
             command_uuid=command.command_uuid,

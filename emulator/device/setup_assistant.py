@@ -12,7 +12,7 @@ import structlog
 from emulator.config import MAX_AWAITING_FAILURES
 from emulator.device.activation import activate
 from emulator.device.cloud_configuration import fetch_cloud_configuration
-from emulator.device.device import Device, Failure, PendingProfile
+from emulator.device.device import Device, Enrollment, Failure, PendingProfile
 from emulator.device.enrollment import (
     authenticate,
     complete,
@@ -25,6 +25,8 @@ from emulator.device.enrollment_profile import fetch_profile
 from emulator.device.session import check_in
 from emulator.device.state import CAN_FAIL, Event, State
 from emulator.device.surroundings import Surroundings
+from emulator.device.typed_errors import refusal
+from emulator.device.unenrollment import ends_management, unenroll
 from emulator.errors import EmulatorError, IllegalTransition, PeerRefused, StepTimeout
 
 log = structlog.get_logger()
@@ -185,15 +187,34 @@ async def _settle(device: Device, surroundings: Surroundings) -> None:
     enrollment = device.enrollment
     if enrollment is None or not enrollment.awaiting_configuration:
         return
-    device.enrollment = replace(enrollment, awaiting_configuration=False)
     if surroundings.behaviour.token_update_after_configured:
-        try:
-            await send_token_update(device, surroundings)
-        except EmulatorError:
-            device.enrollment = enrollment  # still to be said
-            raise
-        device.apply(Event.TOKEN_UPDATE_ACCEPTED)
+        await _say_that_it_waits_no_more(device, surroundings, enrollment)
+    else:
+        device.enrollment = replace(enrollment, awaiting_configuration=False)
     await surroundings.checkpoint(device)
+
+
+async def _say_that_it_waits_no_more(
+    device: Device, surroundings: Surroundings, enrollment: Enrollment
+) -> None:
+    """The second TokenUpdate; one that fails is sent again when the device is next taken up."""
+    device.enrollment = replace(enrollment, awaiting_configuration=False)
+    accepted = False
+    try:
+        response = await send_token_update(device, surroundings)
+        if ends_management(device, response):
+            unenroll(device)
+            await surroundings.checkpoint(device)
+            raise ManagementEnded(
+                "token_update", "the server ended the management", status=response.status
+            )
+        if response.status != 200:
+            raise refusal("token_update", response)
+        accepted = True
+    finally:
+        if not accepted and device.enrollment is not None:
+            device.enrollment = enrollment
+    device.apply(Event.TOKEN_UPDATE_ACCEPTED)
 
 
 def _fail(device: Device, error: EmulatorError) -> None:
