@@ -5,22 +5,23 @@ name was rebound to our address; the Origin check a page that a browser has open
 """
 
 import hmac
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from certs.errors import MalformedMessage
+from certs.errors import MalformedMessage, shorten
 from certs.whole_file import write_once
 
 log = structlog.get_logger()
 
 MIN_TOKEN_LENGTH: Final = 16
+_HOST: Final = re.compile(r"(?P<name>[a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
 
 def load_token(path: Path) -> str:
@@ -55,7 +56,7 @@ def admin_middleware(token: str, hosts: Callable[[], set[str]]) -> Middleware:
         origin = request.headers.get("Origin")
         if not _is_allowed(host, allowed):
             return _refuse(request, 421, "host", "this server does not go by that name")
-        if origin is not None and not _is_allowed(urlsplit(origin).netloc, allowed):
+        if origin is not None and not _is_allowed(origin.partition("://")[2], allowed):
             return _refuse(request, 403, "origin", "requests from other web sites are refused")
         given = _bearer(request)
         if given is None or not hmac.compare_digest(given, token.encode()):
@@ -71,13 +72,9 @@ def admin_middleware(token: str, hosts: Callable[[], set[str]]) -> Middleware:
 
 
 def _is_allowed(host: str, allowed: set[str]) -> bool:
-    """`host` as it came, with or without its port."""
-    host = host.lower()
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return False
-    return bool(host) and (host in allowed or name in allowed or f"[{name}]" in allowed)
+    """`host` as it came, with or without its port; an IPv6 address stands in brackets."""
+    parts = _HOST.fullmatch(host.lower())
+    return parts is not None and (parts[0] in allowed or parts["name"] in allowed)
 
 
 def _bearer(request: web.Request) -> bytes | None:
@@ -93,9 +90,9 @@ def _refuse(request: web.Request, status: int, reason: str, detail: str) -> web.
         reason=reason,
         status=status,
         method=request.method,
-        path=request.path,
-        host=request.headers.get("Host"),
-        origin=request.headers.get("Origin"),
+        path=shorten(request.path),
+        host=shorten(request.headers.get("Host")),
+        origin=shorten(request.headers.get("Origin")),
         remote=request.remote,
     )
     return web.json_response({"error": reason, "detail": detail}, status=status)

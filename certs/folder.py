@@ -38,7 +38,7 @@ class ForeignFolder(CertsError):
     def __init__(self, folder: Path, found: str) -> None:
         self.folder = folder
         self.found = found
-        super().__init__(f"{folder} {found} and no CA: name an empty or new folder with --folder")
+        super().__init__(f"{folder} {found}: name an empty or new folder with --folder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def _only_ours(folder: Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise ForeignFolder(folder, "is a file")
+        raise ForeignFolder(folder, "is not a folder")
     found = sorted(entry.name for entry in folder.iterdir() if entry.name != "ca")
     found += sorted(
         f"ca/{entry.name}"
@@ -115,7 +115,7 @@ def _only_ours(folder: Path) -> None:
     )
     if found:
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-        raise ForeignFolder(folder, f"holds {found[0]}{more}")
+        raise ForeignFolder(folder, f"holds {found[0]}{more}, but no CA")
 
 
 def _identity(

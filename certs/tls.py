@@ -10,9 +10,11 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from certs.identity import Identity
 
@@ -23,6 +25,8 @@ NO_CHECK_TIME: Final = 0x200000  # X509_V_FLAG_NO_CHECK_TIME, which the ssl modu
 
 # ssl loads keys from files only. Linux has files that never touch a disk; a test sets this to False.
 use_memory_files = sys.platform == "linux"
+
+_has_rsa: WeakKeyDictionary[ssl.SSLContext, bool] = WeakKeyDictionary()
 
 
 def server_context(
@@ -65,7 +69,14 @@ def trust(context: ssl.SSLContext, roots: Sequence[x509.Certificate]) -> None:
 
 
 def load_identity(context: ssl.SSLContext, identity: Identity) -> None:
-    """Give the context this key and certificate, in place of any it had."""
+    """Give the context this key and certificate, in place of those it had.
+
+    OpenSSL keeps one identity per kind of key and prefers EC, so a context that once held an EC identity would go on
+    showing it after an RSA one was loaded: a context serves one kind only. Raises ValueError for the other.
+    """
+    is_rsa = isinstance(identity.key, rsa.RSAPrivateKey)
+    if _has_rsa.setdefault(context, is_rsa) is not is_rsa:
+        raise ValueError("this TLS context holds an identity with another kind of key")
     pem = identity.to_pem()
     if use_memory_files:
         _load_from_memory(context, pem)
