@@ -55,13 +55,13 @@ class AccountToken:
 
     @classmethod
     def from_fields(cls, fields: Fields) -> Self:
-        ticket = optional(fields, "WildcardTicket", str)
+        ticket = "WildcardTicket" if "WildcardTicket" in fields else "ActivationTicket"
         return cls(
             serial_number=required(fields, "SerialNumber", str),
             udid=required(fields, "UniqueDeviceID", str),
             activation_randomness=required(fields, "ActivationRandomness", str),
             product_type=required(fields, "ProductType", str),
-            wildcard_ticket=ticket or optional(fields, "ActivationTicket", str),
+            wildcard_ticket=optional(fields, ticket, str),
             imei=optional(fields, "InternationalMobileEquipmentIdentity", str),
             meid=optional(fields, "MobileEquipmentIdentifier", str),
             phone_number_notification_url=optional(fields, "PhoneNumberNotificationURL", str),
@@ -72,7 +72,8 @@ class AccountToken:
 
 def encode(token: AccountToken) -> bytes:
     """The text that gets signed."""
-    lines = [f'\t"{key}" = {_written(value)};\n' for key, value in token.to_fields().items()]
+    pairs = token.to_fields().items()
+    lines = [f"\t{_quoted(key)} = {_written(value)};\n" for key, value in pairs]
     return ("{\n" + "".join(lines) + "}").encode()
 
 
@@ -83,9 +84,14 @@ def decode(data: bytes) -> AccountToken:
 
 def _written(value: object) -> str:
     if isinstance(value, dict):
-        return "{" + "".join(f'"{key}" = {_written(item)};' for key, item in value.items()) + "}"
-    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{text}"'
+        pairs = (f"{_quoted(key)} = {_written(item)};" for key, item in value.items())
+        return "{" + "".join(pairs) + "}"
+    return _quoted(str(value))
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def loads(data: bytes) -> Fields:

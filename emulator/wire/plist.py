@@ -50,7 +50,7 @@ def loads(data: bytes, field: str = "property list") -> Fields:
         raise MalformedMessage(field, f"at most {MAX_RESPONSE_BYTES} bytes", f"{len(data)} bytes")
     try:
         if data.startswith(b"bplist"):
-            root = _Expansion(field).of(plistlib.loads(data, fmt=plistlib.FMT_BINARY))
+            root = _Expansion(field, len(data)).of(plistlib.loads(data, fmt=plistlib.FMT_BINARY))
         else:
             root = plist_xml.parse(data, field)
     except MalformedMessage:
@@ -67,9 +67,10 @@ def loads(data: bytes, field: str = "property list") -> Fields:
 class _Expansion:
     """A binary plist written out as a tree: bounded, without loops, and only of values that XML can carry."""
 
-    def __init__(self, field: str) -> None:
+    def __init__(self, field: str, size: int) -> None:
         self._field = field
-        self._values_left = MAX_VALUES
+        # Each reference costs a byte; only shared containers can make more values than bytes.
+        self._values_left = min(MAX_VALUES, 16 * size)
         self._bytes_left = MAX_RESPONSE_BYTES  # of text and data, counted at each reference to it
 
     def of(self, value: Any, depth: int = 0) -> Any:

@@ -14,7 +14,7 @@ from xml.parsers import expat
 from certs.errors import MalformedMessage
 
 MAX_DEPTH: Final = 64
-MAX_VALUES: Final = 500_000
+MAX_VALUES: Final = 200_000
 MIN_INTEGER: Final = -(1 << 63)
 MAX_INTEGER: Final = (1 << 64) - 1
 
