@@ -12,12 +12,12 @@ from emulator.device.profiles import InstalledProfile
 from emulator.device.state import State
 from emulator.device.surroundings import Surroundings
 from emulator.wire.cloudconfig import CloudConfiguration, Organization
+from tests.emulator.device.enrollment_profiles import scep_profile
 from tests.emulator.device.world import (
     PROFILE_IDENTIFIER,
     TOPIC,
     make_device,
     mdm_authority,
-    scep_profile,
     surroundings,
     with_command,
 )

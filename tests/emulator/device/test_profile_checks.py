@@ -1,7 +1,6 @@
 """What a device refuses to install, each with its exact ErrorChain (mdm.md 2.6), and what it installs."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -9,34 +8,24 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs import cms, names
-from certs.identity import Identity
-from certs.keys import generate
-from emulator.device.device import Device, Enrollment
 from emulator.device.keychain import InstalledIdentity
 from emulator.device.profile_checks import (
     check_dates,
-    check_enrollment,
-    check_update,
     read_profile,
 )
-from emulator.device.profiles import InstalledProfile
 from emulator.errors import ProfileRefused
 from emulator.wire import plist, profile
 from emulator.wire.fields import Fields
 from emulator.wire.profile import CertificatePayload, OtherPayload, Pkcs12Payload
-from tests.emulator.device.world import (
-    CLOCK,
-    PROFILE_IDENTIFIER,
-    TOPIC,
+from tests.emulator.device.enrollment_profiles import (
     acme_payload,
     enrollment_profile,
-    make_device,
-    mdm_authority,
     mdm_payload,
     root_payload,
     scep_payload,
     scep_profile,
 )
+from tests.emulator.device.world import CLOCK, PROFILE_IDENTIFIER, make_device, mdm_authority
 from tests.support import VECTORS, needs_vectors, rsa_key
 
 URL = "https://mdm.example.com"
@@ -306,103 +295,6 @@ def test_a_profile_encrypted_to_an_identity_of_the_device_is_opened() -> None:
         encrypted_payload_content=cms.encrypt(content, [identity.certificate]),
     )
     assert read_profile(profile.encode(encrypted), device).payloads == (payload,)
-
-
-# --- enrolling and updating
-
-
-def _enrolled(data: bytes | None = None) -> Device:
-    device = make_device()
-    installed = read_profile(data or _mdm(), device)
-    device.profiles.install(InstalledProfile.of(installed, managed=False, enrollment=True))
-    device.enrollment = Enrollment(
-        profile_identifier=PROFILE_IDENTIFIER,
-        identity_uuid="IDENTITY-UUID",
-        identity_kind="scep",
-        topic=TOPIC,
-        server_url=f"{URL}/mdm",
-        check_in_url=f"{URL}/checkin",
-        access_rights=4095,
-    )
-    return device
-
-
-def test_only_a_profile_with_an_mdm_payload_enrolls_and_only_once() -> None:
-    device = make_device()
-    with pytest.raises(ProfileRefused) as caught:
-        check_enrollment(enrollment_profile(root_payload()), device)
-    assert _codes(caught.value) == [(INSTALLATION, 4022)]
-    enrolling = read_profile(_mdm(), device)
-    assert check_enrollment(enrolling, device) is enrolling.mdm
-    with pytest.raises(ProfileRefused) as caught:
-        check_enrollment(enrolling, _enrolled())
-    assert _codes(caught.value) == [FAILED, (MDM, 12001)]
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"topic": TOPIC + "1"}, "Topic changed"),
-        ({"server_url": "https://other.example.com/mdm"}, "ServerURL changed"),
-        ({"check_in_url": "https://other.example.com/checkin"}, "CheckInURL changed"),
-        ({"check_in_url": None}, "CheckInURL changed"),
-        ({"access_rights": 8191}, "AccessRights added"),
-        ({"server_capabilities": ("com.apple.mdm.per-user-connections",)}, "toggled"),
-    ],
-)
-def test_an_update_may_not_change_what_binds_the_device(
-    changes: dict[str, Any], words: str
-) -> None:
-    update = read_profile(_mdm(**{"access_rights": 4095, **changes}), make_device())
-    with pytest.raises(ProfileRefused, match=words) as caught:
-        check_update(update, _enrolled())
-    assert _codes(caught.value) == [FAILED, (MDM, 12012)]
-
-
-def test_an_update_may_take_rights_away_and_change_the_rest() -> None:
-    update = read_profile(
-        _mdm(access_rights=19, sign_message=False, check_out_when_removed=False), make_device()
-    )
-    check_update(update, _enrolled())
-
-
-def test_an_update_without_the_mdm_payload_is_refused() -> None:
-    with pytest.raises(ProfileRefused) as caught:
-        check_update(enrollment_profile(root_payload()), _enrolled())
-    assert _codes(caught.value) == [(INSTALLATION, 4015), (MDM, 12009)]
-
-
-def test_a_second_enrollment_profile_is_refused() -> None:
-    second = replace(read_profile(_mdm(), make_device()), identifier="com.example.second")
-    with pytest.raises(ProfileRefused) as caught:
-        check_update(second, _enrolled())
-    assert _codes(caught.value) == [FAILED, (MDM, 12001)]
-
-
-def test_a_profile_of_another_identifier_is_no_update() -> None:
-    check_update(enrollment_profile(root_payload(), identifier="com.example.other"), _enrolled())
-
-
-def test_a_signed_profile_is_only_updated_by_the_same_signer() -> None:
-    device = _enrolled(_signed(_mdm()))
-    ca, signer, _ = mdm_authority()
-    unsigned = _mdm(access_rights=4095)
-    check_update(read_profile(_signed(unsigned), device), device)
-    renewed = Identity(
-        signer.key, ca.issue(signer.key.public_key(), names.from_subject([[["CN", "renewed"]]]))
-    )
-    check_update(read_profile(cms.sign(unsigned, renewed), device), device)
-    stranger = ca.issue_identity(generate("p256"), signer.certificate.subject)
-    for data in (unsigned, cms.sign(unsigned, stranger)):
-        with pytest.raises(ProfileRefused) as caught:
-            check_update(read_profile(data, device), device)
-        assert _codes(caught.value) == [FAILED, (MDM, 12012)]
-
-
-def test_a_device_without_management_takes_no_profile_from_a_server() -> None:
-    with pytest.raises(ProfileRefused) as caught:
-        check_update(enrollment_profile(root_payload()), make_device())
-    assert _codes(caught.value) == [FAILED, (MDM, 12079)]
 
 
 # --- profiles of others

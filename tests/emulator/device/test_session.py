@@ -11,33 +11,24 @@ import pytest_asyncio
 from certs.errors import TransportError
 from certs.faults import Action
 from emulator.device import session as session_module
-from emulator.device.device import After, Device
+from emulator.device.device import Device
 from emulator.device.profile_installation import enrollment_of
-from emulator.device.profiles import InstalledProfile
 from emulator.device.session import SessionReport, check_in
 from emulator.device.snapshot import freeze, thaw
-from emulator.device.state import State
 from emulator.device.surroundings import Behaviour
-from emulator.errors import IllegalTransition, PeerRefused
-from emulator.wire import profile
+from emulator.errors import PeerRefused
 from emulator.wire.command import Command, Status, encode_command
+from tests.emulator.device.enrollment_profiles import scep_profile
 from tests.emulator.device.managed import managed_device
 from tests.emulator.device.world import (
-    PROFILE_IDENTIFIER,
     Killed,
     Memory,
     ScriptedMdm,
-    apple_services,
-    make_device,
-    root_payload,
-    scep_payload,
-    scep_profile,
     scripted_mdm,
     surroundings,
     with_command,
 )
 
-UNRECOGNIZED = (403, b'{"code":"com.apple.unrecognized.device"}', "application/json")
 XML = "application/xml"
 
 
@@ -224,225 +215,6 @@ async def test_an_endless_server_is_given_up(
     with pytest.raises(PeerRefused, match="command: 5 commands in one session, and no end of it"):
         await check_in(_device(mdm), surroundings())
     assert len(mdm.results) == 5
-
-
-# --- the end of management
-
-
-@pytest.mark.parametrize(
-    ("answer", "os_version", "ends"),
-    [
-        ((401, b""), "18.1", True),
-        ((401, b""), "15.1", True),
-        (UNRECOGNIZED, "18.1", True),
-        (UNRECOGNIZED, "17.0", True),
-        (UNRECOGNIZED, "16.1", False),
-        ((403, UNRECOGNIZED[1], "text/plain"), "18.1", False),  # names no type that is read
-        ((403, b'{"code":"com.example.other"}', "application/json"), "18.1", False),
-    ],
-)
-async def test_401_and_an_unrecognized_device_end_the_management(
-    mdm: ScriptedMdm, answer: tuple[int, bytes], os_version: str, ends: bool
-) -> None:
-    device, memory = _device(mdm, hardware={"os_version": os_version}), Memory()
-    device.profiles.install(InstalledProfile(identifier="com.example.w", uuid="W", managed=True))
-    mdm.commands.append(answer)
-    if not ends:
-        with pytest.raises(PeerRefused, match="idle: HTTP 403"):
-            await check_in(device, surroundings(memory))
-        assert device.managed
-        return
-    report = await check_in(device, surroundings(memory))
-    assert report.unenrolled
-    assert device.state is State.HOME_UNMANAGED
-    assert (device.profiles.all(), device.enrollment) == ((), None)
-    assert mdm.names_of() == []  # no CheckOut
-    assert memory.snapshots[-1] == freeze(device)
-    with pytest.raises(IllegalTransition, match="home_unmanaged has no MDM session"):
-        await check_in(device, surroundings())
-
-
-@pytest.mark.parametrize("says_goodbye", [True, False])
-@pytest.mark.parametrize("status", [200, 500])
-async def test_removing_the_enrollment_profile_acknowledges_and_then_checks_out(
-    mdm: ScriptedMdm, says_goodbye: bool, status: int
-) -> None:
-    device, memory = _device(mdm, check_out_when_removed=says_goodbye), Memory()
-    mdm.statuses["CheckOut"] = (status, b"")
-    mdm.commands.append(with_command("RemoveProfile", "R", Identifier=PROFILE_IDENTIFIER))
-    report = await check_in(device, surroundings(memory))
-    assert report.unenrolled
-    assert [type(item.message).__name__ for item in mdm.received] == [
-        "Response",
-        "Response",
-        *(["CheckOut"] if says_goodbye else []),
-    ]
-    assert mdm.results[0].status is Status.ACKNOWLEDGED
-    assert device.state is State.HOME_UNMANAGED
-    assert memory.snapshots[-1] == freeze(device)
-
-
-async def test_a_device_killed_before_it_left_leaves_when_it_wakes(mdm: ScriptedMdm) -> None:
-    device, memory = _device(mdm), Memory(kill_at=1)
-    mdm.commands.append(with_command("RemoveProfile", "R", Identifier=PROFILE_IDENTIFIER))
-    with pytest.raises(Killed):
-        await check_in(device, surroundings(memory))
-    woken = thaw(memory.snapshots[-1])
-    assert woken.outbox is not None
-    assert woken.outbox.after is After.UNENROLL
-    report = await check_in(woken, surroundings())
-    assert report.unenrolled
-    assert woken.state is State.HOME_UNMANAGED
-
-
-@pytest.mark.parametrize("answer", [(200, b""), (500, b""), (401, b"")])
-async def test_erase_is_acknowledged_first_and_done_whatever_the_server_says(
-    mdm: ScriptedMdm, answer: tuple[int, bytes]
-) -> None:
-    device, memory = _device(mdm), Memory()
-    device.name = "Ward 3"
-    mdm.commands += [with_command("EraseDevice", "E"), answer]
-    report = await check_in(device, surroundings(memory))
-    assert report.unenrolled
-    assert mdm.results[0].status is Status.ACKNOWLEDGED
-    assert device == make_device()
-    assert memory.snapshots[-1] == freeze(device)
-    assert mdm.names_of() == []
-
-
-async def test_a_restart_ends_the_session(mdm: ScriptedMdm) -> None:
-    device = _device(mdm)
-    mdm.commands += [with_command("RestartDevice", "R"), with_command("SecurityInfo", "S")]
-    await check_in(device, surroundings())
-    assert [item.command_uuid for item in mdm.results] == ["R"]
-    assert device.settings.restarts == 1
-    assert device.managed
-
-
-# --- profiles
-
-
-async def test_install_profile_installs_replaces_and_refuses(mdm: ScriptedMdm) -> None:
-    device = _device(mdm)
-
-    def install(uuid: str, data: bytes) -> Command:
-        return with_command("InstallProfile", uuid, Payload=data)
-
-    def wifi(version: str) -> bytes:
-        return profile.encode(
-            profile.Profile(
-                identifier="com.example.wifi",
-                uuid=version,
-                payloads=(
-                    profile.OtherPayload(
-                        identifier="w",
-                        uuid=f"W{version}",
-                        payload_type="com.apple.wifi.managed",
-                        fields={},
-                    ),
-                ),
-            )
-        )
-
-    mdm.commands += [install("1", wifi("A")), install("2", wifi("B")), install("3", b"<html>")]
-    await check_in(device, surroundings())
-    assert [item.status.value for item in mdm.results] == ["Acknowledged", "Acknowledged", "Error"]
-    assert [(item.domain, item.code) for item in mdm.results[2].error_chain] == [
-        ("MCInstallationErrorDomain", 4000)
-    ]
-    installed = device.profiles.find("com.example.wifi")
-    assert installed is not None
-    assert (installed.uuid, installed.managed) == ("B", True)
-    assert [item.identifier for item in device.profiles.all()] == [
-        PROFILE_IDENTIFIER,
-        "com.example.wifi",
-    ]
-
-
-async def test_an_update_of_the_enrollment_brings_a_new_identity_used_at_once(
-    mdm: ScriptedMdm,
-) -> None:
-    device = _device(mdm)
-    old = device.identity
-    update = scep_profile(mdm.url, sign_message=False, access_rights=4095)
-    mdm.commands += [
-        with_command("InstallProfile", "I", Payload=profile.encode(update)),
-        with_command("SecurityInfo", "S"),
-    ]
-    await check_in(device, surroundings())
-    assert [item.status.value for item in mdm.results] == ["Acknowledged", "Acknowledged"]
-    assert device.enrollment is not None
-    assert device.enrollment.identity_kind == "scep"
-    assert (device.enrollment.push_magic, device.enrollment.access_rights) == ("MAGIC", 4095)
-    assert old is not None
-    assert device.identity is not None
-    certificates = [item.certificate for item in mdm.received]
-    assert certificates == [old.certificate, *mdm.challenges.issued_to * 2]
-    assert device.identity.certificate == mdm.challenges.issued_to[0]
-    assert "mdm-signature" in mdm.received[0].headers
-    assert "mdm-signature" not in mdm.received[1].headers
-
-
-async def test_an_update_whose_identity_is_refused_changes_nothing(mdm: ScriptedMdm) -> None:
-    device = _device(mdm)
-    before = (
-        device.enrollment,
-        device.profiles.copy(),
-        device.keychain.copy(),
-    )
-    mdm.challenges.password = "used up"
-    payload = profile.encode(scep_profile(mdm.url))
-    mdm.commands.append(with_command("InstallProfile", "I", Payload=payload))
-    await check_in(device, surroundings())
-    (refused,) = mdm.results
-    assert [(item.domain, item.code) for item in refused.error_chain] == [
-        ("MCInstallationErrorDomain", 4001),
-        ("MCSCEPErrorDomain", 22013),
-    ]
-    assert (device.enrollment, device.profiles, device.keychain) == before
-
-
-async def test_a_scep_server_that_cannot_be_reached_is_22005_and_an_untrusted_one_23002(
-    mdm: ScriptedMdm,
-) -> None:
-    device = _device(mdm)
-
-    def identity(url: str) -> bytes:
-        return profile.encode(
-            profile.Profile(identifier="i", uuid="I", payloads=(scep_payload(url),))
-        )
-
-    async with apple_services() as other:  # its TLS root is none of this device's
-        mdm.commands += [
-            with_command("InstallProfile", "1", Payload=identity("http://127.0.0.1:1")),
-            with_command("InstallProfile", "2", Payload=identity(other.url)),
-        ]
-        await check_in(device, surroundings())
-    assert [[(item.domain, item.code) for item in one.error_chain] for one in mdm.results] == [
-        [("MCInstallationErrorDomain", 4001), ("MCSCEPErrorDomain", 22005)],
-        [("MCInstallationErrorDomain", 4001), ("MCHTTPTransactionErrorDomain", 23002)],
-    ]
-
-
-async def test_a_profile_brings_an_identity_by_scep_and_its_removal_takes_it(
-    mdm: ScriptedMdm,
-) -> None:
-    device = _device(mdm)
-    served = profile.Profile(
-        identifier="com.example.vpn",
-        uuid="V",
-        payloads=(root_payload(), scep_payload(mdm.url)),
-    )
-    mdm.commands += [
-        with_command("InstallProfile", "I", Payload=profile.encode(served)),
-        with_command("CertificateList", "L"),
-        with_command("RemoveProfile", "R", Identifier="com.example.vpn"),
-        with_command("CertificateList", "M"),
-    ]
-    await check_in(device, surroundings())
-    assert {item.status.value for item in mdm.results} == {"Acknowledged"}
-    assert len(mdm.results[1].fields["CertificateList"]) == 4
-    assert len(mdm.results[3].fields["CertificateList"]) == 2
 
 
 # --- the door

@@ -12,25 +12,22 @@ from emulator.device.setup_assistant import (
     UrlEnrollment,
     set_up,
 )
-from emulator.device.snapshot import freeze, thaw
+from emulator.device.snapshot import thaw
 from emulator.device.state import State
 from emulator.device.surroundings import Behaviour
-from emulator.errors import PeerRefused, StepTimeout
+from emulator.errors import PeerRefused
 from emulator.hardware import Hardware
 from emulator.wire import machineinfo, profile
 from emulator.wire.checkin import TokenUpdate
+from tests.emulator.device.enrollment_profiles import acme_profile, profile_keys, scep_profile
 from tests.emulator.device.world import (
-    Killed,
     Memory,
     ScriptedMdm,
-    acme_profile,
     apple_services,
     grant,
     make_device,
     mdm_authority,
     pki,
-    profile_keys,
-    scep_profile,
     scripted_mdm,
     surroundings,
     with_command,
@@ -375,86 +372,3 @@ async def test_a_server_that_nothing_trusts_is_refused_by_name() -> None:
         # The same profile with its root certificate brings the trust along.
         await set_up(device, surroundings(trusted=False), ProfileEnrollment(profile.encode(served)))
     assert device.state is State.ENROLLED
-
-
-async def test_waiting_for_configuration_ends_at_the_deadline_and_can_be_taken_up_again() -> None:
-    device = make_device()
-    behaviour = Behaviour(awaiting_deadline_s=0.0)
-    async with (
-        scripted_mdm() as mdm,
-        apple_services(device, profile_keys=profile_keys(mdm.url)) as apple,
-    ):
-        mdm.devices.devices["one-time-code"] = grant(device)
-        _serve(mdm, acme_profile(mdm.url))
-        around = surroundings(apple=apple, behaviour=behaviour)
-        with pytest.raises(StepTimeout, match="awaiting_configuration"):
-            await set_up(device, around, AutomatedEnrollment())
-        assert device.state.name == "AWAITING_CONFIGURATION"
-        mdm.commands.append(with_command("DeviceConfigured"))
-        await set_up(device, around, AutomatedEnrollment())
-    assert device.state is State.ENROLLED
-    assert mdm.names_of() == ["Authenticate", "TokenUpdate", "TokenUpdate"]
-
-
-async def test_without_the_second_token_update_acknowledging_device_configured_is_all() -> None:
-    device = make_device()
-    behaviour = Behaviour(token_update_after_configured=False)
-    async with (
-        scripted_mdm() as mdm,
-        apple_services(device, profile_keys=profile_keys(mdm.url)) as apple,
-    ):
-        mdm.devices.devices["one-time-code"] = grant(device)
-        _serve(mdm, acme_profile(mdm.url))
-        mdm.commands.append(with_command("DeviceConfigured"))
-        await set_up(device, surroundings(apple=apple, behaviour=behaviour), AutomatedEnrollment())
-    assert device.state is State.ENROLLED
-    assert mdm.names_of() == ["Authenticate", "TokenUpdate"]
-
-
-@pytest.mark.parametrize("stored", [True, False])
-@pytest.mark.parametrize("kill_at", range(1, 12))
-async def test_a_device_killed_at_any_checkpoint_goes_on_where_it_was(
-    kill_at: int, stored: bool
-) -> None:
-    """Killed right after a checkpoint, and right before: then the server is one step ahead of the store."""
-    device, memory = make_device(), Memory(kill_at=kill_at, keeps_the_last=stored)
-    memory.snapshots.append(freeze(device))
-    async with (
-        scripted_mdm() as mdm,
-        apple_services(device, profile_keys=profile_keys(mdm.url)) as apple,
-    ):
-        mdm.devices.devices["one-time-code"] = grant(device)
-        _serve(mdm, acme_profile(mdm.url))
-        mdm.commands.append(with_command("DeviceConfigured"))
-        try:
-            await set_up(device, surroundings(memory, apple=apple), AutomatedEnrollment())
-            ran_through = True
-        except Killed:
-            ran_through = False
-        resumed, second = thaw(memory.snapshots[-1]), Memory()
-        had_identity = resumed.identity is not None
-        issued_before = list(mdm.devices.issued_to)
-        if not mdm.results:
-            mdm.commands.append(with_command("DeviceConfigured"))  # delivered again
-        await set_up(resumed, surroundings(second, apple=apple), AutomatedEnrollment())
-    assert ran_through is (kill_at > 10)
-    assert (resumed.state, resumed.outbox) == (State.ENROLLED, None)
-    assert resumed.enrollment is not None
-    assert resumed.enrollment.awaiting_configuration is False
-    assert resumed.identity is not None
-    # An identity that was stored is the one that is used, and no other was asked for.
-    if had_identity:
-        assert mdm.devices.issued_to == issued_before
-    assert resumed.identity.certificate == mdm.devices.issued_to[-1]
-    certificates = {item.certificate for item in mdm.received}
-    assert certificates == {resumed.identity.certificate}
-    assert len([name for name in mdm.names_of() if name == "Authenticate"]) <= 2
-    assert {item.status.value for item in mdm.results if item.command_uuid == "C1"} == {
-        "Acknowledged"
-    }
-    if stored:
-        assert mdm.names_of().count("Authenticate") == 1
-        tokens = {
-            item.message.token for item in mdm.received if isinstance(item.message, TokenUpdate)
-        }
-        assert len(tokens) == 1

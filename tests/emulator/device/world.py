@@ -14,7 +14,6 @@ from typing import Any
 
 from aiohttp import web
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs import cms, names
 from certs.acme.server import AcmeServer
@@ -40,8 +39,6 @@ from emulator.http import HttpDoor, TrustSet
 from emulator.wire import checkin, command, profile
 from emulator.wire.command import Command
 from emulator.wire.fields import Fields
-from emulator.wire.identity_payloads import AcmePayload, ScepPayload
-from emulator.wire.profile import CertificatePayload, MdmPayload
 from tests.support import rsa_key
 
 TOPIC = "com.apple.mgmt.External.3f2c9a1e-5f1b-4d0e-9f7a-6f0c9f5a2b10"
@@ -146,6 +143,7 @@ class ScriptedMdm:
     profile_answer: Answer = (200, b"", profile.CONTENT_TYPE)
     machine_infos: list[bytes] = field(default_factory=list)
     profile_requests: list[dict[str, str]] = field(default_factory=list)
+    redirected: list[str] = field(default_factory=list)
     challenges: StaticChallenge = field(default_factory=lambda: StaticChallenge(CHALLENGE))
     devices: KnownDevices = field(default_factory=lambda: KnownDevices({}))
 
@@ -177,6 +175,11 @@ class ScriptedMdm:
         if isinstance(following, Command):
             return _response((200, command.encode_command(following), "application/xml"))
         return _response(following)
+
+    async def moved(self, request: web.Request) -> web.Response:
+        await request.read()
+        self.redirected.append(request.path)
+        return web.Response(status=301, headers={"Location": f"{self.url}/mdm"})
 
     async def enroll(self, request: web.Request) -> web.Response:
         self.machine_infos.append(await request.read())
@@ -215,6 +218,7 @@ async def scripted_mdm() -> AsyncIterator[ScriptedMdm]:
     app = web.Application(client_max_size=2**24)
     app.router.add_put("/checkin", server.check_in)
     app.router.add_put("/mdm", server.command)
+    app.router.add_put("/moved", server.moved)
     app.router.add_post("/enroll", server.enroll)
     ScepServer(ca, ra, server.challenges, clock=CLOCK).add_routes(app, "/scep")
     acme = AcmeServer(
@@ -346,94 +350,6 @@ def surroundings(
         on_timing=memory.on_timing,
         faults=faults,
     )
-
-
-def scep_payload(base: str, **changes: Any) -> ScepPayload:
-    """An identity by SCEP at the scripted server."""
-    values: dict[str, Any] = {
-        "identifier": f"{PROFILE_IDENTIFIER}.identity",
-        "uuid": "IDENTITY-UUID",
-        "url": f"{base}/scep",
-        "subject": ((("O", "Example"),), (("CN", "device"),)),
-        "challenge": CHALLENGE,
-        "keysize": 2048,
-    }
-    return ScepPayload(**{**values, **changes})
-
-
-def acme_payload(base: str, **changes: Any) -> AcmePayload:
-    """An attested identity by ACME at the scripted server."""
-    values: dict[str, Any] = {
-        "identifier": f"{PROFILE_IDENTIFIER}.identity",
-        "uuid": "IDENTITY-UUID",
-        "directory_url": f"{base}/acme/directory",
-        "client_identifier": "one-time-code",
-        "key_type": "ECSECPrimeRandom",
-        "key_size": 384,
-        "hardware_bound": True,
-        "subject": ((("CN", "one-time-code"),),),
-        "attest": True,
-        "extended_key_usage": ("1.3.6.1.5.5.7.3.2",),
-    }
-    return AcmePayload(**{**values, **changes})
-
-
-def mdm_payload(base: str, **changes: Any) -> MdmPayload:
-    values: dict[str, Any] = {
-        "identifier": f"{PROFILE_IDENTIFIER}.mdm",
-        "uuid": "MDM-UUID",
-        "identity_certificate_uuid": "IDENTITY-UUID",
-        "topic": TOPIC,
-        "server_url": f"{base}/mdm",
-        "check_in_url": f"{base}/checkin",
-        "access_rights": 8191,
-        "sign_message": True,
-        "check_out_when_removed": True,
-    }
-    return MdmPayload(**{**values, **changes})
-
-
-def root_payload() -> CertificatePayload:
-    return CertificatePayload(
-        identifier=f"{PROFILE_IDENTIFIER}.root",
-        uuid="ROOT-UUID",
-        payload_type="com.apple.security.root",
-        content=mdm_authority()[0].certificate.public_bytes(Encoding.DER),
-    )
-
-
-def enrollment_profile(*payloads: Any, **changes: Any) -> profile.Profile:
-    """An enrollment profile of these payloads."""
-    values: dict[str, Any] = {
-        "identifier": PROFILE_IDENTIFIER,
-        "uuid": "PROFILE-UUID",
-        "display_name": "Enrollment",
-        "payloads": payloads,
-    }
-    return profile.Profile(**{**values, **changes})
-
-
-def scep_profile(url: str, **mdm: Any) -> profile.Profile:
-    """Root, SCEP identity and MDM payload."""
-    return enrollment_profile(root_payload(), scep_payload(url), mdm_payload(url, **mdm))
-
-
-def acme_profile(url: str, **mdm: Any) -> profile.Profile:
-    """Root, ACME identity and MDM payload."""
-    return enrollment_profile(root_payload(), acme_payload(url), mdm_payload(url, **mdm))
-
-
-def profile_keys(url: str, **changes: Any) -> Fields:
-    """An assignment profile whose ADE URL is the scripted server."""
-    values: Fields = {
-        "profile_name": "Test",
-        "url": f"{url}/enroll",
-        "is_supervised": True,
-        "is_mandatory": True,
-        "is_mdm_removable": False,
-        "await_device_configured": True,
-    }
-    return {**values, **changes}
 
 
 def grant(device: Device) -> Grant:
