@@ -1,0 +1,112 @@
+"""The bench runs, prints a ratio for each workload, and gives no figure for a run in which anything was wrong."""
+
+import asyncio
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding
+
+from certs import csr, keys, names
+from certs.faults import Action
+from tests.support import rsa_key
+from tools.bench import __main__ as bench
+from tools.bench import floor, primitives, report
+from tools.bench.counter import OperationCounter
+from tools.bench.operation import Operation
+from tools.bench.workload import WORKLOADS, Workload
+from tools.bench.world import make_keys
+
+NAMES = [one.name for one in WORKLOADS]
+
+
+def named(name: str) -> Workload:
+    return next(one for one in WORKLOADS if one.name == name)
+
+
+def test_a_quick_bench_prints_a_ratio_for_each_workload(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "bench.json"
+    assert bench.main(["--quick", "--json", str(file)]) == 0
+    rows = [line.split() for line in capfd.readouterr().out.splitlines()]
+    for name in NAMES:
+        assert any(row[:1] == [name] and len(row) == 9 for row in rows)
+    content = json.loads(file.read_text())
+    assert content["failed"] is False
+    for record in content["workloads"]:
+        assert record["ratio"] > 0
+        assert record["keys"] in ("pool", "fresh")
+        assert record["ratio"] == pytest.approx(record["client_ms"] / record["floor_ms"])
+        assert record["server_ms"] > 0
+    requests = {record["workload"]: record["requests"] for record in content["workloads"]}
+    assert {requests[name] for name in NAMES if named(name).way != "enroll"} == {2}
+
+
+@pytest.mark.parametrize("name", ["scep", "cycle-p256", "connect-p256"])
+def test_any_failure_voids_the_figure(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    def drop_the_last_idle(side: str, step: str, message: object, n: int) -> Action | None:
+        return Action(name="drop-request") if step == "idle" and n > FIRST_IDLES[name] else None
+
+    assert bench.main([name, "--quick"], faults=drop_the_last_idle) == 1
+    out = capfd.readouterr().out
+    assert f"FAILED {name}: " in out
+    assert "fault drop-request" in out
+    assert next(line for line in out.splitlines() if line.startswith(name)).split()[3] == "void"
+
+
+# How many Idles of one HTTP session are let through.
+FIRST_IDLES = {"scep": 0, "cycle-p256": 3, "connect-p256": 0}
+
+
+def test_a_floor_that_lists_too_few_operations_fails_the_run() -> None:
+    one = named("cycle-p256")
+    lower = replace(one, steps=(floor._step("idle", "one signature less", p256_private=1),))
+    result = asyncio.run(bench.measure(lower, make_keys(3), count=1, quick=True))
+    assert result.failures == ["p256 private: 20 made, 10 listed"]
+    assert "ratio" not in report.as_record(result)
+
+
+def test_the_counter_sees_what_builders_and_chain_checks_do() -> None:
+    counter = OperationCounter()
+    subject = names.from_subject([[["CN", "a device"]]])
+    key = rsa_key()
+    with counter.counting():
+        csr.decode(csr.build(key, subject))
+        made = keys.generate("p384")
+        certificate = primitives._authority().issue(made.public_key(), subject)
+        counter.reset()
+        certificate.verify_directly_issued_by(primitives._authority().certificate)
+        assert counter.done == {Operation("p256", "public"): 1}
+        key.sign(b"", padding.PKCS1v15(), hashes.SHA256())
+        again = keys.load_own(keys.to_der(key))
+        csr.build(again, subject)
+    assert counter.done == {
+        Operation("p256", "public"): 1,
+        Operation("rsa2048", "private"): 2,
+        Operation("rsa2048", "first use"): 1,  # the loaded copy: the other had worked before
+    }
+
+
+def test_the_counter_leaves_everything_as_it_was() -> None:
+    before = [type(rsa_key()).sign, ec.generate_private_key]
+    with OperationCounter().counting():
+        assert [type(rsa_key()).sign, ec.generate_private_key] != before
+    assert [type(rsa_key()).sign, ec.generate_private_key] == before
+
+
+def test_differences_name_both_numbers_whichever_is_larger() -> None:
+    sign, verify = Operation("rsa2048", "private"), Operation("p256", "public")
+    done, listed = Counter({sign: 5}), Counter({sign: 2, verify: 1})
+    assert floor.differences(done, listed, 2) == [
+        "p256 public: 0 made, 2 listed",
+        "rsa2048 private: 5 made, 4 listed",
+    ]
+
+
+def test_an_unknown_workload_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["scep", "scpe"]) == 2
+    assert "no workload scpe" in capsys.readouterr().err

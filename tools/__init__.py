@@ -1,0 +1,1 @@
+"""The workshop: what developers and CI run, not part of the installed packages."""

@@ -1,0 +1,110 @@
+"""The servers that the bench measures against, in a process of their own so that their CPU is never counted as a device's.
+
+`python -m tools.bench.servers KIND` starts the Apple stand-ins and one `mdmserver` on loopback and prints where they are as
+one JSON line (`ServerFacts`). A line on stdin is answered with one JSON line that holds the CPU seconds used so far; the
+end of stdin stops everything.
+"""
+
+import asyncio
+import sys
+import time
+from typing import Final, Literal, cast, get_args
+
+import msgspec
+import structlog
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from certs.clock import SystemClock
+from emulator.apple.app import AppleServices
+from emulator.apple.pki import SimPKI
+from emulator.apple.portal import Portal
+from mdmserver.app import MdmServer
+from mdmserver.settings import Settings
+from tools.bench.loop import loop_factory
+
+ORGANIZATION: Final = "Bench"
+SELDOM_S: Final = 10 * 365 * 86400.0
+
+SERVER: Final = "mdmserver"
+Kind = Literal["p256", "p384", "unsigned"]
+
+
+def settings(kind: Kind) -> Settings:
+    """The key that ACME asks for, and whether messages carry Mdm-Signature beside the client certificate.
+
+    After the first session a session asks DeviceInformation alone, so that a cycle is Idle, one command, its result, the
+    empty answer.
+    """
+    return Settings(
+        organization=ORGANIZATION,
+        acme_key_size=384 if kind == "p384" else 256,
+        sign_message=kind != "unsigned",
+        profile_list_every_s=SELDOM_S,
+    )
+
+
+class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the Apple stand-ins are; they know the way to the rest."""
+
+    url: str
+    admin_url: str
+    token: str
+    root_pem: str  # of the stand-ins' TLS certificate
+
+
+class ServerCpu(msgspec.Struct, frozen=True):
+    """CPU seconds of the whole process since its start."""
+
+    cpu_s: float
+
+
+async def serve(kind: Kind) -> None:
+    """Run until stdin ends."""
+    clock = SystemClock()
+    pki = await asyncio.to_thread(SimPKI.open, None, clock)
+    async with (
+        MdmServer(
+            settings(kind),
+            clock=clock,
+            machine_info_roots=[pki.root],
+            attestation_roots=[pki.attestation.root],
+        ) as server,
+        AppleServices(pki=pki, clock=clock, portal=_portal(server)) as services,
+    ):
+        _say(
+            ServerFacts(
+                url=services.url,
+                admin_url=services.admin_url,
+                token=services.token,
+                root_pem=pki.tls_ca.certificate.public_bytes(Encoding.PEM).decode(),
+            )
+        )
+        while await asyncio.to_thread(sys.stdin.readline):
+            _say(ServerCpu(time.process_time()))
+
+
+def _portal(server: MdmServer) -> Portal:
+    assigned = {"name": SERVER, "profile": server.assignment_profile()}
+    return Portal.from_content({"organizations": [{"name": ORGANIZATION, "servers": [assigned]}]})
+
+
+def _say(answer: msgspec.Struct) -> None:
+    sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Log refusals to stderr, serve, stop."""
+    structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger("warning"),
+    )
+    kind = sys.argv[1]
+    if kind not in get_args(Kind):
+        sys.exit(f"tools.bench.servers: {kind} is none of {', '.join(get_args(Kind))}")
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(serve(cast(Kind, kind)))
+
+
+if __name__ == "__main__":
+    main()
