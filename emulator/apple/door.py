@@ -6,10 +6,11 @@ Faults (side "server") are asked for once the request is read and its device kno
 """
 
 from collections import Counter
+from contextvars import ContextVar
 from typing import Any, Final, TypeVar
 
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import ClientPayloadError, hdrs, web
 from aiohttp.typedefs import Handler
 
 from certs.clock import Clock
@@ -39,12 +40,12 @@ class Door:
         """An aiohttp handler for one service."""
 
         async def handle(request: web.Request) -> web.Response:
-            exchange: _Exchange = request["exchange"]
+            exchange = _exchange.get()
             exchange.step = service.step
             exchange.headers = dict(service.headers())
             message = service.decode(
                 Received(
-                    body=await request.read(),
+                    body=await _body(request),
                     content_type=request.headers.get(hdrs.CONTENT_TYPE, ""),
                     user_agent=request.headers.get(hdrs.USER_AGENT, ""),
                 )
@@ -60,7 +61,8 @@ class Door:
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Errors become answers, every outcome one log line; simulated time stands still meanwhile."""
-        exchange = request["exchange"] = _Exchange()
+        exchange = _Exchange()
+        _exchange.set(exchange)
         with self._clock.busy():
             response = await self._answered(request, handler, exchange)
         action = exchange.action
@@ -133,6 +135,17 @@ class _Exchange:
         # No `text=` and no `content_type=`: either would add a parameter, which clients do not expect.
         headers = {hdrs.CONTENT_TYPE: answer.content_type, **self.headers, **answer.headers}
         return web.Response(status=answer.status, body=answer.body, headers=headers)
+
+
+_exchange: ContextVar[_Exchange] = ContextVar("exchange")  # of the request that this task answers
+
+
+async def _body(request: web.Request) -> bytes:
+    """The whole body. Raises Refusal when it does not arrive whole, HTTPException when it is too large."""
+    try:
+        return await request.read()
+    except (ConnectionError, ClientPayloadError, web.RequestPayloadError) as error:
+        raise Refusal("HTTP", 400, "INCOMPLETE_BODY", str(error)) from error
 
 
 def _instead(action: Action) -> Answer:

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certs.attestation import ORGANIZATION, AttestationAuthority
-from certs.ca import CertificateAuthority, issue_server_identity
-from certs.certificate_profile import key_usage
+from certs.ca import SERVER_AUTH, CertificateAuthority
+from certs.certificate_profile import host_name, key_usage
 from certs.clock import Clock
 from certs.errors import MalformedMessage, UntrustedCertificate
 from certs.identity import Identity
@@ -29,6 +29,7 @@ from emulator.wire.factory import Anchors
 ROOT_DAYS: Final = 9131  # 25 years
 INTERMEDIATE_DAYS: Final = 7305
 FACTORY_DAYS: Final = 3652
+TLS_DAYS: Final = 398
 DEVICE_CERTIFICATE_DAYS: Final = 1096  # 3 years, apple-services.md 2.5
 
 # What a DeviceCertificate carries beyond the usual, after apple-services.md 2.5: value NULL, meaning not published.
@@ -140,9 +141,19 @@ class SimPKI:
 
     def issue_tls_identity(self, hosts: list[str]) -> Identity:
         """A TLS server identity of the stand-ins for these names and addresses."""
-        identity = issue_server_identity(self.tls_ca, hosts, generate("p256"))
-        # Clients that were given other anchors of this PKI than the TLS root can name what is missing.
-        return Identity(identity.key, identity.certificate, (self.tls_ca.certificate,))
+        subject = x509.Name(
+            [
+                x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64]),
+                x509.NameAttribute(NameOID.ORGANIZATION_NAME, ORGANIZATION),
+            ]
+        )
+        return self.tls_ca.issue_identity(
+            generate("p256"),
+            subject,
+            days=TLS_DAYS,
+            extended_key_usage=(SERVER_AUTH,),
+            alternative_names=[host_name(host) for host in hosts],
+        )
 
 
 def device_certificate_subject() -> x509.Name:

@@ -113,7 +113,7 @@ class AssignmentProfile(FileModel):
     def _flags(cls, removable: bool, info: ValidationInfo) -> bool:
         """The API's FLAGS_INVALID, still enforced although devices of today supervise in any case."""
         if not removable and info.data.get("is_supervised") is False:
-            raise ValueError("FLAGS_INVALID: false requires is_supervised true")
+            raise ValueError("false requires is_supervised true (FLAGS_INVALID)")
         return removable
 
     @field_validator("is_return_to_service")

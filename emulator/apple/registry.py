@@ -214,12 +214,12 @@ class Registry:
         del self._serials_by_udid[record.hardware.udid]
         del self._serials_by_key[record.hardware.factory_key]
         del self._serials_by_key[record.hardware.attestation_key]
+        # Whoever still holds the record, such as a waiting activation, sees that the device is gone.
+        record.hardware = None
+        record.activation_state = ActivationState.UNACTIVATED
+        record.activation_lock = None
         if record.organization is None:
             del self.records[serial_number]
-        else:
-            record.hardware = None
-            record.activation_state = ActivationState.UNACTIVATED
-            record.activation_lock = None
         return True
 
     def own(
