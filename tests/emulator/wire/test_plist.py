@@ -202,12 +202,22 @@ SHARED = binary(
 LONG_TEXT = binary(
     [b"\xd1\x01\x02", b"\x51k", b"\xaf\x10\xff" + b"\x03" * 255, b"\x5f\x11\xff\xff" + b"a" * 65535]
 )
+
+
+def nested_binary(levels: int) -> bytes:
+    """A dictionary around arrays, each of which is an object of its own."""
+    arrays = [b"\xa1" + bytes([number + 1]) for number in range(2, levels + 1)]
+    return binary([b"\xd1\x01\x02", b"\x51k", *arrays, b"\xa0"])
+
+
 HOSTILE = {
     "billion laughs": BILLION_LAUGHS,
     "external entity": b'<!DOCTYPE plist [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
     + xml("<dict/>"),
     "deep xml": xml("<dict><key>a</key>" * 100_000),
-    "deep closed xml": xml("<array>" * 80 + "</array>" * 80),
+    "deep closed xml": xml("<dict><key>k</key>" + "<array>" * 70 + "</array>" * 70 + "</dict>"),
+    "deep binary": nested_binary(70),
+    "empty internal subset": b"<!DOCTYPE plist []>" + xml("<dict/>"),
     "many values": xml("<array>" + "<true/>" * (plist_xml.MAX_VALUES + 1) + "</array>"),
     "endless comment": b"<!--" + b"-" * 1_000_000,
     "endless prolog": b"<!-- -->" * 100_000 + b"<",
@@ -234,6 +244,11 @@ def test_bombs_are_refused_in_little_memory(name: str) -> None:
         assert tracemalloc.get_traced_memory()[1] < 40_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_nesting_as_deep_as_any_message_needs_is_read() -> None:
+    deep = xml("<dict><key>k</key>" + "<array>" * 60 + "</array>" * 60 + "</dict>")
+    assert plist.loads(nested_binary(60)) == plist.loads(deep)
 
 
 def test_shared_long_text_is_counted_each_time_it_is_referenced(
