@@ -102,10 +102,8 @@ class _Reader:
         self.done = False
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
-        if self._scalar is not None or self.done:
-            raise MalformedMessage(
-                self._field, f"no element inside <{self._scalar or 'plist'}>", name
-            )
+        if self._scalar is not None:
+            raise MalformedMessage(self._field, f"no element inside <{self._scalar}>", name)
         if (name == "plist") is not (not self._open):
             raise MalformedMessage(self._field, "one <plist> around one value", name)
         self._left -= 1

@@ -140,6 +140,8 @@ def xml(inside: str) -> bytes:
     [
         (xml("<array/>"), "a dictionary at the root, got 'array'"),
         (xml(""), "one value inside <plist>"),
+        (xml("<plist/>"), "one <plist> around one value"),
+        (b"<plists><dict/></plists>", "one <plist> around one value"),
         (xml("<dict/><dict/>"), "one value inside <plist>"),
         (xml("<dict><string>a</string></dict>"), "a key before each value"),
         (xml("<dict><key>a</key></dict>"), "a value after each key"),
