@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from certs.attestation import AttestationAuthority
 from certs.ca import CertificateAuthority
 from certs.certificate_profile import SIMULATED, SIMULATED_OID
 from certs.clock import SimulatedClock
@@ -364,11 +365,21 @@ async def test_a4_refuses_a_factory_certificate_of_another_ca(
         assert answer.refusal == BAD_SIGNATURE
 
 
+async def test_a4_refuses_a_good_factory_certificate_beside_another_issuer(
+    client: Client, device: Device
+) -> None:
+    request = await full(client, device)
+    chain = der(device.certificates.factory_certificate) + der(pki().root)
+    answer = await client.activate(replace(request, fair_play_cert_chain=chain))
+    assert answer.refusal == BAD_SIGNATURE
+
+
 async def test_a4_refuses_a_certified_key_that_is_not_registered(
     client: Client, device: Device
 ) -> None:
+    """Lite, so that no attestation key stands in the way."""
     unknown = pki().issue_factory_certificate(rsa_key(3).public_key(), device.udid)
-    request = await full(client, device)
+    request = device.activation_request(None)
     chain = der(unknown) + der(device.certificates.device_ca_certificate)
     signature = rsa_key(3).sign(request.activation_info_xml, padding.PKCS1v15(), hashes.SHA256())
     answer = await client.activate(
@@ -441,6 +452,33 @@ async def test_a6_refuses_an_attestation_certificate_of_another_ca(
     assert (await client.activate(replace(request, session=proof))).refusal == BAD_SIGNATURE
 
 
+async def test_a6_refuses_the_right_words_of_a_foreign_authority(
+    client: Client, device: Device
+) -> None:
+    request = await full(client, device)
+    assert request.session is not None
+    foreign = AttestationAuthority.create(SimulatedClock()).issue_device_identity(
+        device.attestation_key.public_key(), serial_number=device.serial_number, udid=device.udid
+    )
+    proof = replace(request.session, rk_certification=der(foreign))
+    assert (await client.activate(replace(request, session=proof))).refusal == BAD_SIGNATURE
+
+
+async def test_a6_refuses_the_registered_key_of_another_device(
+    client: Client, device: Device, other: Device
+) -> None:
+    """The certificate has this device's identifiers, the signature is good, but the key is the other's."""
+    session = await client.session(device)
+    request = device.activation_request(session)
+    certificate = pki().attestation.issue_device_identity(
+        other.attestation_key.public_key(), serial_number=device.serial_number, udid=device.udid
+    )
+    proof = replace(
+        other.proof(request.activation_info_xml, session), rk_certification=der(certificate)
+    )
+    assert (await client.activate(replace(request, session=proof))).refusal == BAD_SIGNATURE
+
+
 async def test_a6_refuses_a_proof_over_another_session(client: Client, device: Device) -> None:
     first, second = await client.session(device), await client.session(device)
     request = device.activation_request(first)
@@ -510,7 +548,18 @@ async def test_a7_refuses_the_factory_key_of_another_registered_device(
 # ---- A8: the certificate request ----
 
 
-@pytest.mark.parametrize("damage", ["der", "key", "signature", "garbage"])
+# By `openssl genrsa 512` and `openssl req -new`: our own libraries make no key this short.
+SHORT_KEY_REQUEST = b"""-----BEGIN CERTIFICATE REQUEST-----
+MIHFMHECAQAwDDEKMAgGA1UEAwwBWDBcMA0GCSqGSIb3DQEBAQUAA0sAMEgCQQDU
+bTXRShwACavuNFejrMh72+FBYXuOX/WHj63CnvhvlYtkiaQB8RbVnPsyU9zulGgL
+pldEJBLQfHTnS9QnBQYLAgMBAAGgADANBgkqhkiG9w0BAQsFAANBAF6YdK8V0loL
+pqEYzYfae9x6alPXvDmZ+AXfvKnAz4XJrcQrOXI1UgJw0Zqx5ynIvHuMmGhQaU5b
+8byc/RXZ384=
+-----END CERTIFICATE REQUEST-----
+"""
+
+
+@pytest.mark.parametrize("damage", ["der", "key", "short", "signature", "garbage"])
 async def test_a8_refuses_a_certificate_request(
     client: Client, device: Device, damage: str
 ) -> None:
@@ -519,6 +568,7 @@ async def test_a8_refuses_a_certificate_request(
     requests = {
         "der": middle,
         "key": device.certificate_request(ec_key(3)),
+        "short": SHORT_KEY_REQUEST,
         "signature": good.splitlines()[0]
         + b"\n"
         + base64.encodebytes(middle[:-1] + bytes([middle[-1] ^ 1]))

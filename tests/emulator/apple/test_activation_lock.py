@@ -106,6 +106,16 @@ async def test_the_bypass_code_opens_the_lock_without_a_login(
     assert is_record(await submit(client, form, "", typed))
 
 
+async def test_the_bypass_code_of_another_device_opens_nothing(
+    client: Client, device: Device
+) -> None:
+    lock(client, device, ActivationLock(escrow_hash=bytes.fromhex(HASH)))
+    form = await locked_form(client, device)
+    again = form_of(await submit(client, form, "", bypass_code.encode(bytes(16))))
+    assert again.form is not None
+    assert again.form.alert == WRONG_CREDENTIALS
+
+
 @pytest.mark.parametrize(
     ("login", "password"),
     [
@@ -179,6 +189,8 @@ async def test_a_lite_activation_gets_a_fresh_session_id_each_time(
     answer = await submit(client, forms[1], "owner@example.com", "correct horse")
     assert is_record(answer)
     assert b"iphone-activation" in answer.body
+    again = await submit(client, forms[1], "owner@example.com", "correct horse")
+    assert again.refusal == (401, "SESSION", "text/plain")
 
 
 async def test_a_lock_that_is_lifted_meanwhile_lets_anybody_pass(
