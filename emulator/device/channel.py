@@ -3,7 +3,7 @@
 import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -16,7 +16,7 @@ from emulator.device import user_agent
 from emulator.device.device import Device, Enrollment
 from emulator.device.surroundings import Surroundings, peer_errors
 from emulator.errors import IllegalTransition
-from emulator.http import TrustSet
+from emulator.http import HttpSession, TrustSet
 from emulator.wire import checkin, command
 
 
@@ -55,6 +55,41 @@ class Channel:
             )
 
 
+class Line:
+    """The HTTP session of one wake-up, kept from step to step while identity and trust stay the same."""
+
+    def __init__(self) -> None:
+        self._session: HttpSession | None = None
+        self._identity: Identity | None = None
+        self._trust: TrustSet | None = None
+
+    async def session(
+        self, device: Device, surroundings: Surroundings, trust: TrustSet, identity: Identity
+    ) -> HttpSession:
+        """The session that is there, or a new one in place of what was there for another identity or trust."""
+        if self._session is None or self._identity is not identity or self._trust != trust:
+            await self.close()
+            self._session = _session(device, surroundings, trust, identity)
+            self._identity, self._trust = identity, trust
+        return self._session
+
+    async def close(self) -> None:
+        """End its connections."""
+        leaving, self._session = self._session, None
+        if leaving is not None:
+            await leaving.close()
+
+
+@asynccontextmanager
+async def one_line(surroundings: Surroundings) -> AsyncIterator[Surroundings]:
+    """The same surroundings, in which all channels share their connections: a wake-up of several steps."""
+    line = Line()
+    try:
+        yield replace(surroundings, line=line)
+    finally:
+        await line.close()
+
+
 @asynccontextmanager
 async def open_channel(
     device: Device, surroundings: Surroundings, *, check_in: bool = False
@@ -64,15 +99,25 @@ async def open_channel(
     if enrollment is None or identity is None:
         raise IllegalTransition(f"{device.hardware.serial_number} has no management to speak to")
     pins = enrollment.check_in_url_pins if check_in else enrollment.server_url_pins
-    session = surroundings.door.session(
-        trust=_pinned(device, pins) if pins else device_trust(device, surroundings),
+    trust = _pinned(device, pins) if pins else device_trust(device, surroundings)
+    if surroundings.line is not None:
+        session = await surroundings.line.session(device, surroundings, trust, identity)
+        yield Channel(session, enrollment, identity, surroundings.clock)
+        return
+    async with _session(device, surroundings, trust, identity) as session:
+        yield Channel(session, enrollment, identity, surroundings.clock)
+
+
+def _session(
+    device: Device, surroundings: Surroundings, trust: TrustSet, identity: Identity
+) -> HttpSession:
+    return surroundings.door.session(
+        trust=trust,
         identity=identity,
         user_agent=user_agent.MDM,
         device=device.hardware.udid,
         on_timing=surroundings.timing_for(device),
     )
-    async with session as transport:
-        yield Channel(transport, enrollment, identity, surroundings.clock)
 
 
 def device_trust(device: Device, surroundings: Surroundings) -> TrustSet:

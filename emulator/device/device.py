@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final, Self
 
 import structlog
@@ -226,7 +227,7 @@ class Device:
 
     def runs(self, version: str) -> bool:
         """Whether the device's OS is `version` or newer."""
-        return version_key(self.hardware.os_version) >= version_key(version)
+        return _known_version(self.hardware.os_version) >= _known_version(version)
 
     # --- what happens to a device as a whole
 
@@ -266,6 +267,10 @@ class Device:
     def facts(self) -> Mapping[str, object]:
         """Who this is, for a log line."""
         return {"serial": self.hardware.serial_number, "udid": self.hardware.udid}
+
+
+# A few hundred versions exist, and one DeviceInformation compares a hundred times.
+_known_version = lru_cache(maxsize=1024)(version_key)
 
 
 def default_name(hardware: Hardware) -> str:

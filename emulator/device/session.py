@@ -138,11 +138,8 @@ class Session:
             log.warning("erase_unacknowledged", error=str(error), **self._device.facts())
 
     async def _open(self) -> Channel:
-        """The open channel; a new one when a command changed identity or payload."""
-        if self._channel is not None and (
-            self._channel.identity is not self._device.identity
-            or self._channel.enrollment is not self._device.enrollment
-        ):
+        """The open channel; a new one when a command changed the MDM payload, and its identity with it."""
+        if self._channel is not None and self._channel.enrollment is not self._device.enrollment:
             await self._stack.aclose()
             self._stack, self._channel = AsyncExitStack(), None
         if self._channel is None:

@@ -11,6 +11,7 @@ import structlog
 
 from emulator.config import MAX_AWAITING_FAILURES
 from emulator.device.activation import activate
+from emulator.device.channel import one_line
 from emulator.device.cloud_configuration import fetch_cloud_configuration
 from emulator.device.device import Device, Enrollment, Failure, PendingProfile
 from emulator.device.enrollment import (
@@ -72,7 +73,8 @@ class ManagementEnded(PeerRefused):
 async def set_up(device: Device, surroundings: Surroundings, way: EnrollmentWay) -> None:
     """Take the device home, managed or not. Raises EmulatorError; the device then knows why (`Device.failure`)."""
     try:
-        await _walk(device, surroundings, way)
+        async with one_line(surroundings) as on_the_way:
+            await _walk(device, on_the_way, way)
     except EmulatorError as error:
         if device.state in CAN_FAIL and not isinstance(error, ManagementEnded):
             _fail(device, error)

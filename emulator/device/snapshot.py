@@ -232,7 +232,7 @@ def _thaw_keychain(row: _Snapshot) -> Keychain:
 
 def _freeze_identity(identity: Identity) -> _Identity:
     chain = [_der(certificate) for certificate in identity.chain]
-    return _Identity(keys.to_der(identity.key), identity.der, chain)
+    return _Identity(identity.key_der, identity.der, chain)
 
 
 def _freeze_optional(identity: Identity | None) -> _Identity | None:
@@ -251,7 +251,9 @@ def _thaw_optional(row: _Identity | None) -> Identity | None:
     return None if row is None else _thaw_identity(row)
 
 
+@lru_cache(maxsize=256)
 def _der(certificate: x509.Certificate) -> bytes:
+    """Of issuers and anchors, which `_shared` made one object each."""
     return certificate.public_bytes(Encoding.DER)
 
 

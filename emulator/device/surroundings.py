@@ -18,6 +18,7 @@ from emulator.errors import PeerRefused, StepTimeout
 from emulator.http import HttpDoor, TrustSet
 
 if TYPE_CHECKING:
+    from emulator.device.channel import Line
     from emulator.device.device import Device
 
 # mdm.md 4.2: what a device puts off while it is locked. Sources disagree on others, so a Behaviour may name them.
@@ -78,6 +79,7 @@ class Surroundings:
     checkpoint: Callable[["Device"], Awaitable[None]] = _keep_nothing
     on_timing: Callable[["Device", Timing], None] = _time_nothing
     faults: FaultPoint = no_faults
+    line: "Line | None" = None  # to the MDM server, where several steps share one
 
     def timing_for(self, device: "Device") -> Callable[[Timing], None]:
         """The hook that the device's HTTP sessions report to."""

@@ -48,6 +48,7 @@ def _device(mdm: ScriptedMdm, **changes: Any) -> Device:
         (UNRECOGNIZED, "16.1", False),
         ((403, UNRECOGNIZED[1], "text/plain"), "18.1", False),  # names no type that is read
         ((403, b'{"code":"com.example.other"}', "application/json"), "18.1", False),
+        ((400, *UNRECOGNIZED[1:]), "18.1", False),
     ],
 )
 async def test_401_and_an_unrecognized_device_end_the_management(
@@ -57,7 +58,7 @@ async def test_401_and_an_unrecognized_device_end_the_management(
     device.profiles.install(InstalledProfile(identifier="com.example.w", uuid="W", managed=True))
     mdm.commands.append(answer)
     if not ends:
-        with pytest.raises(PeerRefused, match="idle: HTTP 403"):
+        with pytest.raises(PeerRefused, match="idle: HTTP 40[03]"):
             await check_in(device, surroundings(memory))
         assert device.managed
         return

@@ -152,3 +152,21 @@ async def test_a_profile_brings_an_identity_by_scep_and_its_removal_takes_it(
     assert {item.status.value for item in mdm.results} == {"Acknowledged"}
     assert len(mdm.results[1].fields["CertificateList"]) == 4
     assert len(mdm.results[3].fields["CertificateList"]) == 2
+
+
+async def test_what_a_newer_version_of_a_profile_no_longer_has_goes(mdm: ScriptedMdm) -> None:
+    device = _device(mdm)
+
+    def version(uuid: str, *payloads: profile.Payload) -> Command:
+        served = profile.Profile(identifier="com.example.vpn", uuid=uuid, payloads=payloads)
+        return with_command("InstallProfile", uuid, Payload=profile.encode(served))
+
+    mdm.commands += [
+        version("1", root_payload(), scep_payload(mdm.url, uuid="OLD")),
+        version("2", scep_payload(mdm.url, uuid="NEW")),
+    ]
+    await check_in(device, surroundings())
+    mine = [key for key in device.keychain.identities if key[0] == "com.example.vpn"]
+    assert mine == [("com.example.vpn", "NEW")]
+    assert not [key for key in device.keychain.certificates if key[0] == "com.example.vpn"]
+    assert device.identity is not None

@@ -9,7 +9,7 @@ from emulator.device.setup_assistant import (
 from emulator.device.snapshot import freeze, thaw
 from emulator.device.state import State
 from emulator.device.surroundings import Behaviour
-from emulator.errors import StepTimeout
+from emulator.errors import PeerRefused, StepTimeout
 from emulator.wire import profile
 from emulator.wire.checkin import TokenUpdate
 from tests.emulator.device.enrollment_profiles import acme_profile, profile_keys
@@ -111,3 +111,105 @@ async def test_a_device_killed_at_any_checkpoint_goes_on_where_it_was(
             item.message.token for item in mdm.received if isinstance(item.message, TokenUpdate)
         }
         assert len(tokens) == 1
+
+
+async def test_a_profile_downloaded_before_a_restart_is_downloaded_again() -> None:
+    """Its one-time codes may be used up: the server gives new ones for the asking."""
+    device, memory = make_device(), Memory(kill_at=3)
+    async with (
+        scripted_mdm() as mdm,
+        apple_services(device, profile_keys=profile_keys(mdm.url)) as apple,
+    ):
+        mdm.devices.devices["one-time-code"] = grant(device)
+        _serve(mdm, acme_profile(mdm.url))
+        mdm.commands.append(with_command("DeviceConfigured"))
+        with pytest.raises(Killed):
+            await set_up(device, surroundings(memory, apple=apple), AutomatedEnrollment())
+        resumed = thaw(memory.snapshots[-1])
+        assert resumed.state is State.PROFILE_FETCHED
+        await set_up(resumed, surroundings(apple=apple), AutomatedEnrollment())
+    assert len(mdm.machine_infos) == 2
+
+
+@pytest.mark.parametrize(("failures", "gives_up"), [(2, False), (3, True)])
+async def test_a_few_failed_check_ins_do_not_end_the_waiting(failures: int, gives_up: bool) -> None:
+    device = make_device()
+    async with (
+        scripted_mdm() as mdm,
+        apple_services(device, profile_keys=profile_keys(mdm.url)) as apple,
+    ):
+        mdm.devices.devices["one-time-code"] = grant(device)
+        _serve(mdm, acme_profile(mdm.url))
+        mdm.commands += [(503, b"")] * failures
+        mdm.commands.append(with_command("DeviceConfigured"))
+        around = surroundings(apple=apple)
+        if gives_up:
+            with pytest.raises(PeerRefused, match="idle: HTTP 503"):
+                await set_up(device, around, AutomatedEnrollment())
+            assert device.state.name == "AWAITING_CONFIGURATION"
+        await set_up(device, around, AutomatedEnrollment())
+    assert device.state is State.ENROLLED
+
+
+async def test_a_second_token_update_that_fails_is_sent_again() -> None:
+    device = make_device()
+    async with (
+        scripted_mdm() as mdm,
+        apple_services(device, profile_keys=profile_keys(mdm.url)) as apple,
+    ):
+        mdm.devices.devices["one-time-code"] = grant(device)
+        _serve(mdm, acme_profile(mdm.url))
+        around = surroundings(apple=apple, behaviour=Behaviour(awaiting_deadline_s=0.0))
+        with pytest.raises(StepTimeout):
+            await set_up(device, around, AutomatedEnrollment())
+        mdm.statuses["TokenUpdate"] = (500, b"")
+        mdm.commands.append(with_command("DeviceConfigured"))
+        with pytest.raises(PeerRefused, match="token_update: HTTP 500"):
+            await set_up(device, around, AutomatedEnrollment())
+        assert device.state is State.ENROLLED
+        del mdm.statuses["TokenUpdate"]
+        await set_up(device, around, AutomatedEnrollment())
+        await set_up(device, around, AutomatedEnrollment())
+    assert mdm.names_of() == ["Authenticate", *["TokenUpdate"] * 3]
+
+
+@pytest.mark.parametrize("during", ["waiting", "token_update"])
+async def test_a_server_that_ends_the_management_in_setup_leaves_the_device_unmanaged(
+    during: str,
+) -> None:
+    device, memory = make_device(), Memory()
+    async with (
+        scripted_mdm() as mdm,
+        apple_services(device, profile_keys=profile_keys(mdm.url)) as apple,
+    ):
+        mdm.devices.devices["one-time-code"] = grant(device)
+        _serve(mdm, acme_profile(mdm.url))
+        around = surroundings(memory, apple=apple, behaviour=Behaviour(awaiting_deadline_s=0.0))
+        with pytest.raises(StepTimeout):
+            await set_up(device, around, AutomatedEnrollment())
+        mdm.statuses["TokenUpdate"] = (401, b"")
+        answer = (401, b"") if during == "waiting" else with_command("DeviceConfigured")
+        mdm.commands.append(answer)
+        with pytest.raises(PeerRefused, match="the server ended the management"):
+            await set_up(device, around, AutomatedEnrollment())
+    assert device.state is State.HOME_UNMANAGED
+    assert device.enrollment is None
+    assert memory.snapshots[-1] == freeze(device)
+
+
+async def test_a_device_erased_while_it_waits_starts_anew_when_set_up_again() -> None:
+    device = make_device()
+    async with (
+        scripted_mdm() as mdm,
+        apple_services(device, profile_keys=profile_keys(mdm.url)) as apple,
+    ):
+        mdm.devices.devices["one-time-code"] = grant(device)
+        _serve(mdm, acme_profile(mdm.url))
+        mdm.commands.append(with_command("EraseDevice"))
+        with pytest.raises(PeerRefused, match="the server erased the device"):
+            await set_up(device, surroundings(apple=apple), AutomatedEnrollment())
+        assert device.state.name == "UNACTIVATED"
+        mdm.commands += [(200, b""), with_command("DeviceConfigured")]
+        await set_up(device, surroundings(apple=apple), AutomatedEnrollment())
+    assert device.state is State.ENROLLED
+    assert len(mdm.devices.issued_to) == 2
