@@ -294,3 +294,26 @@ class Device:
             "os_version": "18.1",
         }
         return attestation.encode_request(attestation.AttestationRequest(**{**facts, **changes}))
+
+
+def record_of(answer: Reply) -> activation.ActivationRecord:
+    assert answer.status == 200, answer.body
+    assert answer.content_type == "text/xml"
+    record = activation.decode_answer("text/xml", answer.body)
+    assert isinstance(record, activation.ActivationRecord)
+    return record
+
+
+def is_device_unknown(answer: Reply) -> bool:
+    """The fatal page of BuddyML, not a form."""
+    return (
+        answer.status == 200
+        and answer.content_type == "application/x-buddyml"
+        and b'<navigationBar title="Device Unknown"/>' in answer.body
+        and b"<page" not in answer.body
+    )
+
+
+async def full(client: Client, device: Device, **info: object) -> ActivationRequest:
+    """A request with a session that was opened for it."""
+    return device.activation_request(await client.session(device), device.info(**info))
