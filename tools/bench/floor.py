@@ -67,10 +67,14 @@ def enrollment(identity: str, *, fresh: bool = False, throw_away: bool = False) 
             _step("attestation", "the signed request", handshake_anonymous=1, p256_private=1),
         ]
     steps += [
-        _messages(identity, "authenticate", 1),
-        _messages(identity, "token_update", 1),
-        _messages(identity, "awaiting_configuration", 6),  # Idle and five results
-        _messages(identity, "token_update, configured", 1),
+        _step(
+            "authenticate",
+            "the connection that the rest shares, with the client certificate; one Mdm-Signature",
+            **{f"handshake_{identity}": 1, f"{identity}_private": 1},
+        ),
+        _signed(identity, "token_update", 1),
+        _signed(identity, "awaiting_configuration", 6),  # Idle and five results
+        _signed(identity, "token_update, configured", 1),
     ]
     return tuple(steps)
 
@@ -102,15 +106,13 @@ BEFORE: Final = (
 )
 
 
-def _messages(identity: str, name: str, count: int) -> Step:
-    """A connection with the client certificate, and signed messages on it."""
-    counts = {f"handshake_{identity}": 1, f"{identity}_private": count}
-    return _step(name, "client certificate; Mdm-Signature of each message", **counts)
+def _signed(identity: str, name: str, messages: int) -> Step:
+    return _step(name, "Mdm-Signature of each message", **{f"{identity}_private": messages})
 
 
 def cycle(identity: str) -> tuple[Step, ...]:
     """Idle and one result on a connection that is open, each signed."""
-    return (_step("idle, command", "two Mdm-Signatures", **{f"{identity}_private": 2}),)
+    return (_signed(identity, "idle, command", 2),)
 
 
 def connected_cycle(identity: str) -> tuple[Step, ...]:
