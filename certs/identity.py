@@ -4,7 +4,7 @@ Comes from a CA (`CertificateAuthority.issue_identity`), from our own PEM, or fr
 (`certs.tls`), into CMS signatures and into snapshots.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from cryptography import x509
@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from certs.errors import MalformedMessage
-from certs.keys import PrivateKey, _not_on_the_loop, spki_der, to_pem
+from certs.keys import PrivateKey, _not_on_the_loop, spki_der, to_der, to_pem
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +22,24 @@ class Identity:
     key: PrivateKey
     certificate: x509.Certificate
     chain: tuple[x509.Certificate, ...] = ()  # issuers, nearest first, usually without the root
+    # Stores, signatures and connections ask for the encodings again and again: each is made once.
+    _encodings: dict[str, bytes] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def der(self) -> bytes:
         """The certificate as DER."""
-        return self.certificate.public_bytes(serialization.Encoding.DER)
+        if "der" not in self._encodings:
+            self._encodings["der"] = self.certificate.public_bytes(serialization.Encoding.DER)
+        return self._encodings["der"]
+
+    @property
+    def key_der(self) -> bytes:
+        """The key as PKCS#8 DER, unencrypted."""
+        if "key" not in self._encodings:
+            self._encodings["key"] = to_der(self.key)
+        return self._encodings["key"]
 
     @property
     def sha256(self) -> bytes:
@@ -35,7 +48,9 @@ class Identity:
 
     def to_pem(self) -> bytes:
         """Key, certificate, chain: the order that OpenSSL reads from one file."""
-        return to_pem(self.key) + self.certificates_pem()
+        if "pem" not in self._encodings:
+            self._encodings["pem"] = to_pem(self.key) + self.certificates_pem()
+        return self._encodings["pem"]
 
     def certificates_pem(self) -> bytes:
         """Certificate and chain without the key."""
