@@ -2,10 +2,19 @@
 
 import os
 import re
+from collections.abc import Iterator
 
 import pytest
+import structlog
 
 ALLOWED_SKIPS = {"vectors": r"vectors are absent", "peer_server": r"not on PATH"}
+
+
+@pytest.fixture(autouse=True)
+def logs_as_ever() -> Iterator[None]:
+    """A command line under test configures logging; the next test finds it as it was."""
+    yield
+    structlog.reset_defaults()
 
 
 def _kind(report: pytest.TestReport) -> str:

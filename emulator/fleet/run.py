@@ -29,6 +29,7 @@ from emulator.device.setup_assistant import (
     UrlEnrollment,
 )
 from emulator.device.snapshot import freeze, thaw
+from emulator.device.state import State
 from emulator.device.surroundings import AppleEndpoints, Behaviour, Surroundings
 from emulator.errors import ConfigurationError
 from emulator.fleet.admin_client import AdminClient
@@ -231,15 +232,35 @@ class FleetRun:
             for row, identity in zip(blank, identities, strict=True)
         ]
         await self.store.save_all(made)
-        if self._own is not None:
-            # Their registry lives in memory: it learns again of devices that were made in earlier runs.
-            devices = [thaw(row.snapshot) for row in rows if row.state != UNPROVISIONED]
-            await register(
-                self._admin,
-                [(device.hardware, FactoryKeys.of(device.factory)) for device in devices],
-            )
+        await self._register_again(rows)
         if made or self._own is not None:
             await assign(self._admin, plans)
+
+    async def _register_again(self, rows: list[DeviceRow]) -> None:
+        """Tell the stand-ins of devices made before, where that is needed.
+
+        Our own registry lives in memory and has forgotten them; and with activation `off` an erased device gets a new
+        DeviceCertificate, as every activation issues one.
+        """
+        off = self.fleet.apple.activation == "off"
+        chosen = [
+            row
+            for row in rows
+            if row.state != UNPROVISIONED
+            and (self._own is not None or (off and row.state == State.UNACTIVATED.name))
+        ]
+        devices = [thaw(row.snapshot) for row in chosen]
+        identities = await register(
+            self._admin,
+            [(device.hardware, FactoryKeys.of(device.factory)) for device in devices],
+            activated=off,
+        )
+        renewed = []
+        for row, device, identity in zip(chosen, devices, identities, strict=True):
+            if off and device.state is State.UNACTIVATED:
+                device.factory = identity
+                renewed.append(_row(row, device))
+        await self.store.save_all(renewed)
 
     async def _blank(self, device: DevicePlan) -> DeviceRow:
         own = await FactoryKeys.make(self.keys)
@@ -258,6 +279,8 @@ def _row(row: DeviceRow, device: Device) -> DeviceRow:
         position=row.position,
         udid=row.udid,
         state=device.state.name,
+        outcome=row.outcome,
+        error=row.error,
         snapshot=freeze(device),
     )
 

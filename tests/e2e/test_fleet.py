@@ -12,10 +12,14 @@ from certs.ca import CertificateAuthority
 from certs.clock import SystemClock
 from certs.faults import Action
 from emulator.apple.portal import Portal
+from emulator.device.device import Device
 from emulator.device.snapshot import freeze, thaw
+from emulator.device.surroundings import Surroundings
+from emulator.device.user import erase
 from emulator.fleet import fleet as fleet_file
 from emulator.fleet.run import FleetRun
 from emulator.fleet.runner import Outcome
+from emulator.fleet.store import DeviceRow
 from emulator.wire.checkin import Authenticate
 from mdmserver.settings import Settings
 from tests.e2e.conftest import ORGANIZATION, SERVER, OpenRoad, Road
@@ -118,7 +122,7 @@ async def test_a_server_of_a_ca_that_the_configuration_does_not_anchor_is_not_tr
     for outcome in outcomes:
         assert outcome.state in {"failed", "refused"}
         assert str(outcome.error).startswith("enrollment_profile: ")
-        assert "certificate verify failed" in str(outcome.error)
+        assert "server certificate refused: self-signed certificate" in str(outcome.error)
 
 
 async def test_a_refused_device_is_a_number_and_the_rest_goes_on(open_road: OpenRoad) -> None:
@@ -142,3 +146,29 @@ async def test_a_refused_device_is_a_number_and_the_rest_goes_on(open_road: Open
     assert "authenticate: HTTP 500" in str(outcomes[2].error)
     assert len(server) == 5
     assert [outcome.state for outcome in again] == ["home"] * 6
+
+
+async def test_without_activation_an_erased_device_gets_a_new_device_certificate(
+    road: Road,
+) -> None:
+    fleet = road.fleet(1, apple=road.apple() | {"activation": "off"})
+
+    def signer(row: DeviceRow) -> bytes:
+        identity = thaw(row.snapshot).factory.device
+        assert identity is not None
+        return identity.sha256
+
+    async with FleetRun(fleet, road.options()) as run:
+        (outcome,) = await enroll(run)
+        (row,) = await run.store.rows()
+        (unchanged,) = await run.manufacture()
+        assert signer(unchanged) == signer(row)
+
+        async def act(device: Device, surroundings: Surroundings) -> None:
+            erase(device)
+
+        await run.runner.act(row, act)
+        (renewed,) = await run.manufacture()
+        (again,) = await run.runner.enroll([renewed], run.way)
+    assert (outcome.state, again.state) == ("home", "home")
+    assert signer(renewed) != signer(row)
