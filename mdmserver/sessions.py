@@ -106,6 +106,10 @@ class Sessions:
                     status=response.status.value,
                 )
             return
+        if session.asked is not None:
+            # The device never saw that query: the connection broke, and it sends its last result again.
+            session.to_ask.appendleft(session.asked[1])
+            session.asked = None
         recorded = await self._store.record_result(
             device.udid, uuid, FINAL_STATES[response.status], raw, self._clock.now()
         )

@@ -110,6 +110,23 @@ async def test_a_result_whose_answer_was_lost_is_stored_once_and_the_command_not
         assert b"<integer>3</integer>" in stored.result
 
 
+async def test_a_query_that_got_lost_with_its_connection_is_asked_again() -> None:
+    """The device never saw the second look at its name, and sends the result of the mend again."""
+    async with world() as w:
+        device = w.device()
+        await settled(device)
+        device.name = "Bob's phone"
+        mend = decode_command((await after_queries(device)).body)
+        assert mend.request_type == "Settings"
+        item = {"Item": "DeviceName", "Status": "Acknowledged"}
+        device.name = "iPhone-SIM0000001"
+        for _ in range(2):  # the answer to the first is lost on its way
+            look = decode_command((await device.answer(mend, Settings=[item])).body)
+            assert look.request_type == "DeviceInformation"
+        await device.answer(look, **device.result(look))
+        assert (await device.shown())["name"] == "iPhone-SIM0000001"
+
+
 async def test_a_result_may_open_a_session() -> None:
     async with world() as w:
         device = w.device()
