@@ -38,10 +38,6 @@ def main(arguments: Sequence[str] | None = None, faults: FaultPoint = no_faults)
         return 2
     chosen = [names[name] for name in options.names] or list(WORKLOADS)
     count = options.count or (QUICK_COUNT if options.quick else COUNT)
-    structlog.configure(
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger("error"),
-    )
     ahead = make_keys(workload.KEYS_PER_DEVICE * (count + workload.WARM_UP))
     results = []
     for one in chosen:
@@ -103,5 +99,15 @@ def _positive(text: str) -> int:
     return number
 
 
+def _set_up_logging() -> None:
+    """As the command line does for fleets, but quieter: the bench says itself what failed."""
+    structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger("error"),
+        cache_logger_on_first_use=True,
+    )
+
+
 if __name__ == "__main__":
+    _set_up_logging()
     sys.exit(main())

@@ -119,6 +119,5 @@ class OperationCounter:
 
 def key_name(key: Any) -> str:
     """The KeySpec of a private or public key."""
-    if isinstance(key, rsa.RSAPrivateKey | rsa.RSAPublicKey):
-        return f"rsa{key.key_size}"
-    return SIZES[key.curve.name]
+    curve = getattr(key, "curve", None)  # quicker than asking which of the abstract types it is
+    return f"rsa{key.key_size}" if curve is None else SIZES[curve.name]

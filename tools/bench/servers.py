@@ -98,6 +98,7 @@ def main() -> None:
     structlog.configure(
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger("warning"),
+        cache_logger_on_first_use=True,
     )
     kind = sys.argv[1]
     if kind not in get_args(Kind):
