@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from mdmserver.store import command_table, device_tables, identity_tables
+from mdmserver.store.assignment_sqlite import SqliteAssignmentStore
 from mdmserver.store.base import (
     Challenge,
     CommandState,
@@ -33,6 +34,7 @@ class SqliteStore:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._do = writer.do
+        self.assignment = SqliteAssignmentStore(writer)
 
     @classmethod
     async def open(cls, path: Path | None) -> Self:
