@@ -117,9 +117,9 @@ async def test_the_latest_op_date_wins_whatever_the_order(store: SqliteAssignmen
     device = await store.listed_device(TOKEN, "A")
     assert device is not None
     assert (device.color, device.op_type) == ("BLACK", "modified")
-    assert await listing(store) == {"A": "listed"}
+    assert await listing(store) == {"A": "listed", "B": "removed"}
     await delta(store, operation("A", "deleted", NOW + HOUR), at=NOW + 4 * HOUR)
-    assert await listing(store) == {"A": "listed"}
+    assert await listing(store) == {"A": "listed", "B": "removed"}
 
 
 async def test_operations_of_the_same_moment_apply_in_the_order_of_the_page(
