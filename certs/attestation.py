@@ -21,7 +21,7 @@ from certs.certificate_profile import SIMULATED, key_usage
 from certs.clock import Clock
 from certs.errors import MalformedMessage, UntrustedCertificate
 from certs.keys import PublicKey, generate, spki_der
-from certs.trust import verify_chain
+from certs.trust import UNREADABLE, verify_chain
 
 ORGANIZATION: Final = "Sim Apple Inc."
 ROOT_NAME: Final = "Simulated Enterprise Attestation Root CA"
@@ -206,8 +206,10 @@ def parse(leaf: x509.Certificate) -> Attestation:
     try:
         found = {extension.oid: extension.value for extension in leaf.extensions}
         public_key = leaf.public_key()
-    except (ValueError, x509.DuplicateExtension) as error:
-        raise MalformedMessage("attestation leaf", "readable extensions", str(error)) from error
+    except UNREADABLE as error:
+        raise MalformedMessage(
+            "attestation leaf", "readable extensions and key", str(error)
+        ) from error
     if not isinstance(public_key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
         raise MalformedMessage("attestation leaf", "an EC or RSA key", type(public_key).__name__)
     return Attestation(
@@ -252,7 +254,7 @@ def _certificate(der: bytes, index: int) -> x509.Certificate:
         raise MalformedMessage(field, f"at most {MAX_CHAIN_BYTES} bytes", len(der))
     try:
         return x509.load_der_x509_certificate(der)
-    except ValueError as error:
+    except UNREADABLE as error:
         raise MalformedMessage(field, "a certificate in DER", str(error)) from error
 
 

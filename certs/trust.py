@@ -24,6 +24,16 @@ MAX_SIGNATURE_CHECKS: Final = (
     32  # per verification: look-alike names cost a peer nothing, us 0.1 ms each
 )
 
+# What cryptography raises while it reads certificates of others, besides ValueError for bad DER.
+UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+
 # Critical extensions whose meaning is enforced here or concerns only what the key is then used for.
 _UNDERSTOOD: Final = frozenset(
     {
@@ -68,7 +78,7 @@ def name_of(certificate: x509.Certificate) -> str:
     """The subject for an error or a log, whatever the certificate holds."""
     try:
         return certificate.subject.rfc4514_string()
-    except ValueError:
+    except UNREADABLE:
         return "(unreadable subject)"
 
 
@@ -92,6 +102,9 @@ class _PathSearch:
             raise UntrustedCertificate(
                 name_of(leaf), f"came with more than {MAX_CANDIDATES} other certificates"
             )
+        self.candidates = [c for c in self.candidates if _has_names_and_dates(c)]
+        if not _has_names_and_dates(leaf):
+            raise UntrustedCertificate(name_of(leaf), "has an unreadable name or date")
         found = self._extend([leaf])
         if found is not None:
             return found
@@ -116,7 +129,7 @@ class _PathSearch:
                 ),
             )
             return None
-        named = [c for c in self.candidates if c not in path and _names_issuer(c, last)]
+        named = [c for c in self.candidates if c not in path and c.subject == last.issuer]
         for issuer in named:
             if self.signature_checks == MAX_SIGNATURE_CHECKS:
                 break
@@ -134,7 +147,7 @@ class _PathSearch:
             check_dates(last, self.at)
         try:
             extensions = last.extensions
-        except (ValueError, x509.DuplicateExtension) as error:
+        except UNREADABLE as error:
             raise UntrustedCertificate(
                 name_of(last), f"has an unreadable extension: {error}"
             ) from None
@@ -156,7 +169,7 @@ class _PathSearch:
             if _is_ca(certificate):
                 return _remembered_signature(certificate, issuer)
             return _signature_is_valid(certificate, issuer)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
+        except UNREADABLE:
             return False
 
     def _refused(self, depth: int, error: UntrustedCertificate) -> None:
@@ -191,17 +204,24 @@ def _no_issuer(certificate: x509.Certificate, named: bool) -> UntrustedCertifica
     return UntrustedCertificate(name, f"its issuer {issuer} is not known")
 
 
-def _names_issuer(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+def _has_names_and_dates(certificate: x509.Certificate) -> bool:
+    """cryptography parses these only when they are asked for."""
     try:
-        return issuer.subject == certificate.issuer
-    except ValueError:
+        _ = (
+            certificate.subject,
+            certificate.issuer,
+            certificate.not_valid_before_utc,
+            certificate.not_valid_after_utc,
+        )
+    except UNREADABLE:
         return False
+    return True
 
 
 def _is_ca(certificate: x509.Certificate) -> bool:
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return False
 
 
