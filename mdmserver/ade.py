@@ -64,7 +64,7 @@ class AdeDoor:
         info = signed.info
         udid = _present(info.udid, "UDID")
         serial = _present(info.serial, "SERIAL")
-        await self._misbehaviour.act(request, "enrollment_profile", info, udid)
+        await self._misbehaviour.act("enrollment_profile", info, udid)
         window = await self._window(signed.signer, udid, serial)
         os_version = info.os_version or version_of_build(info.version, info.product)
         wanted = Wanted.by(info, udid, serial, os_version)

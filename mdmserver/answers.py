@@ -19,7 +19,7 @@ from certs.clock import Clock
 from certs.errors import CertsError
 from mdmserver.enrollment import ADE_PATH, CHECK_IN_PATH, SERVER_PATH
 from mdmserver.errors import MarkedToUnenroll, ServerError
-from mdmserver.misbehave import BUSY, DROP, Busy, Misbehaved
+from mdmserver.misbehave import Handling, Misbehaved
 
 log = structlog.get_logger()
 
@@ -35,20 +35,18 @@ def answering(clock: Clock) -> Middleware:
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path not in OWN_PATHS:
             return await handler(request)
-        with Busy(clock) as busy:
-            request[BUSY] = busy
+        with Handling(clock) as handling:
             response: web.StreamResponse
             try:
                 response = await handler(request)
             except Misbehaved as fault:
-                if fault.response is None:
-                    request[DROP] = True
+                handling.drop |= fault.response is None
                 response = fault.response or web.Response()
             except (web.HTTPException, asyncio.CancelledError):
                 raise
             except Exception as error:
                 response = refusal(request, error)
-            if request.get(DROP) and request.transport is not None:
+            if handling.drop and request.transport is not None:
                 request.transport.abort()
             return response
 

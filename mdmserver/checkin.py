@@ -48,7 +48,7 @@ class CheckinDoor:
         udid = device_udid(message)
         step = STEPS.get(type(message))
         if step is not None:
-            await self._misbehaviour.act(request, step, message, caller.issued.udid)
+            await self._misbehaviour.act(step, message, caller.issued.udid)
         match message:
             case Authenticate():
                 await self._devices.begin(message, caller)

@@ -39,7 +39,7 @@ class ConnectDoor:
         response = decode_response(body)
         device = await self._devices.enrolled(response, caller)
         step = "idle" if response.status is Status.IDLE else "command"
-        await self._misbehaviour.act(request, step, response, device.udid)
+        await self._misbehaviour.act(step, response, device.udid)
         command = await self._sessions.respond(device, response, body)
         if command is None:
             return web.Response()

@@ -11,6 +11,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Final
 
@@ -33,15 +34,17 @@ class Misbehaved(Exception):
         super().__init__("a fault was asked for")
 
 
-class Busy:
-    """Marks a handler as in flight, except while a fault makes it wait: that time must be able to pass."""
+class Handling:
+    """One request in flight for simulated time, except while a fault makes it wait: that time must be able to pass."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._scope = clock.busy()
+        self.drop = False  # close the connection instead of answering
 
-    def __enter__(self) -> "Busy":
+    def __enter__(self) -> "Handling":
         self._scope.__enter__()
+        _handling.set(self)
         return self
 
     def __exit__(
@@ -62,8 +65,7 @@ class Busy:
             self._scope.__enter__()
 
 
-BUSY: Final = web.RequestKey("busy", Busy)
-DROP: Final = web.RequestKey("drop", bool)
+_handling: ContextVar[Handling] = ContextVar("handling")  # of the request that this task answers
 
 
 class Misbehaviour:
@@ -74,7 +76,7 @@ class Misbehaviour:
         self._clock = clock
         self._counts: Counter[tuple[str, str]] = Counter()
 
-    async def act(self, request: web.Request, step: str, message: object, udid: str) -> None:
+    async def act(self, step: str, message: object, udid: str) -> None:
         """Called once the request is known to be genuine and before anything changes. Raises Misbehaved."""
         if self._faults is no_faults:
             return
@@ -83,13 +85,13 @@ class Misbehaviour:
         if action is None:
             return
         log.info("fault", step=step, udid=udid, action=action.name, **action.arguments)
-        await self._carry_out(request, action)
+        await self._carry_out(action)
 
-    async def _carry_out(self, request: web.Request, action: Action) -> None:
+    async def _carry_out(self, action: Action) -> None:
         arguments = action.arguments
         match action.name:
             case "delay":
-                with request[BUSY].paused():
+                with _handling.get().paused():
                     await self._clock.sleep(float(arguments["seconds"]))
             case "status":
                 raise Misbehaved(
@@ -108,7 +110,7 @@ class Misbehaviour:
             case "drop" if arguments.get("before"):
                 raise Misbehaved(None)
             case "drop":
-                request[DROP] = True
+                _handling.get().drop = True
             case name:
                 raise ValueError(f"unknown action {name}: expected {', '.join(ACTIONS)}")
 

@@ -1,12 +1,11 @@
 """A device by hand: raw requests against a real MdmServer over TLS, with each message and signature made in the open."""
 
 import base64
+import json
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +22,8 @@ from certs.identity import Identity
 from certs.keys import FreshKeys, generate
 from certs.scep.client import ScepClient
 from certs.transport import HttpResponse
-from emulator.http import HttpDoor, TrustSet
-from emulator.wire import checkin, machineinfo, plist, profile
+from emulator.http import HttpDoor, HttpSession, TrustSet
+from emulator.wire import checkin, machineinfo, profile
 from emulator.wire.checkin import Authenticate, CheckOut, Message, TokenUpdate
 from emulator.wire.command import (
     CONTENT_TYPE,
@@ -39,6 +38,8 @@ from emulator.wire.profile import AcmePayload, Profile, ScepPayload
 from mdmserver.app import MdmServer
 from mdmserver.settings import Settings
 from tests.support import rsa_key
+
+MINUTE = 60  # seconds
 
 Channel = Literal["mtls", "signature", "both"]
 
@@ -63,9 +64,7 @@ class Apple:
 
     def activate(self) -> Identity:
         """A new activation: a new certificate for MachineInfo."""
-        name = x509.Name(
-            [x509.NameAttribute(x509.NameOID.COMMON_NAME, str(uuid.uuid4()).upper())]
-        )
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, str(uuid.uuid4()).upper())])
         return self.device_ca.issue_identity(generate("p256"), name)
 
 
@@ -266,7 +265,9 @@ class RawDevice:
         return CheckOut(udid=self.udid, topic=self.topic)
 
     async def check_in(self, message: Message, **how: Any) -> HttpResponse:
-        return await self.send("PUT", "/checkin", checkin.encode(message), checkin.CONTENT_TYPE, **how)
+        return await self.send(
+            "PUT", "/checkin", checkin.encode(message), checkin.CONTENT_TYPE, **how
+        )
 
     async def connect(self, response: Response, **how: Any) -> HttpResponse:
         return await self.send("PUT", "/mdm", encode_response(response), CONTENT_TYPE, **how)
@@ -339,8 +340,8 @@ class RawDevice:
         body: bytes,
         content_type: str,
         *,
-        tls: Identity | None | Literal["own"] = "own",
-        sign: Identity | None | Literal["own"] = "own",
+        tls: Identity | Literal["own"] | None = "own",
+        sign: Identity | Literal["own"] | None = "own",
         signed_body: bytes | None = None,
         headers: dict[str, str] | None = None,
     ) -> HttpResponse:
@@ -358,7 +359,7 @@ class RawDevice:
                 method, self.world.server.url + path, step="raw", headers=everything, body=body
             )
 
-    def _session(self, identity: Identity | None) -> Any:
+    def _session(self, identity: Identity | None) -> HttpSession:
         door = HttpDoor(clock=self.world.clock)
         trust = TrustSet().with_roots(*self.world.server.tls_roots)
         return door.session(trust=trust, identity=identity)
@@ -367,16 +368,12 @@ class RawDevice:
 
     async def shown(self) -> dict[str, Any]:
         """What the management API says about this device."""
-        import json
-
         answer = await self.world.admin("GET", f"/v1/devices/{self.udid}")
         assert answer.status == 200, answer.body
         shown: dict[str, Any] = json.loads(answer.body)
         return shown
 
     async def enqueue(self, request_type: str, **fields: Any) -> str:
-        import json
-
         answer = await self.world.admin(
             "POST",
             f"/v1/devices/{self.udid}/commands",
@@ -401,14 +398,3 @@ def old_device(**facts: Any) -> dict[str, Any]:
 
 def fingerprint(identity: Identity) -> str:
     return identity.certificate.fingerprint(hashes.SHA256()).hex()
-
-
-@cache
-def stranger_ca() -> CertificateAuthority:
-    """A CA that nobody knows."""
-    return CertificateAuthority.create("Stranger CA", clock=SimulatedClock())
-
-
-MINUTE = 60
-WINDOW = timedelta(minutes=15)
-__all__ = ["plist"]

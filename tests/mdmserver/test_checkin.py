@@ -1,6 +1,7 @@
 """PUT /checkin: what each message changes, and what broken ones get (mdm.md 3, 12)."""
 
-from pathlib import Path
+import asyncio
+import dataclasses
 
 import pytest
 
@@ -12,7 +13,6 @@ from emulator.wire.checkin import (
     GetToken,
     TokenUpdate,
 )
-from emulator.wire.command import Status
 from tests.mdmserver.harness import world
 from tests.support import VECTORS, needs_vectors
 
@@ -99,8 +99,6 @@ async def test_check_out_withdraws_what_is_queued() -> None:
     ids=lambda m: type(m).__name__,
 )
 async def test_messages_that_are_not_served_get_400_by_name(message: checkin.Message) -> None:
-    import dataclasses
-
     async with world() as w:
         device = w.device()
         await device.enroll()
@@ -177,7 +175,7 @@ async def test_a_body_without_end_is_refused_unread() -> None:
     ["checkin-unknown-messagetype-nanomdm.plist", "TokenUpdate-commandment-iOS-11.3.1.plist"],
 )
 async def test_captured_malformed_messages_get_400(name: str) -> None:
-    body = Path(VECTORS / "malformed" / name).read_bytes()
+    body = await asyncio.to_thread((VECTORS / "malformed" / name).read_bytes)
     async with world() as w:
         device = w.device()
         await device.enroll()
@@ -192,13 +190,16 @@ async def test_other_content_types_get_400() -> None:
         body = checkin.encode(device.check_out())
         answer = await device.send("PUT", "/checkin", body, "application/x-apple-aspen-mdm")
         assert answer.status == 400
-        assert answer.body.startswith(b"Content-Type: expected application/x-apple-aspen-mdm-checkin")
+        assert answer.body.startswith(
+            b"Content-Type: expected application/x-apple-aspen-mdm-checkin"
+        )
         answer = await device.send("PUT", "/mdm", body, "text/plain")
         assert answer.status == 400
 
 
 @pytest.mark.parametrize(
-    ("version", "status", "build"), [("18.1", 403, "22B83"), ("17.0", 403, "21A329"), ("16.7", 401, "20H19")]
+    ("version", "status", "build"),
+    [("18.1", 403, "22B83"), ("17.0", 403, "21A329"), ("16.7", 401, "20H19")],
 )
 async def test_a_device_marked_to_unenroll_gets_the_answer_that_makes_it(
     version: str, status: int, build: str
@@ -230,10 +231,4 @@ async def test_nobody_else_is_ever_answered_401() -> None:
         await w.admin("POST", f"/v1/devices/{device.udid}/unenroll")
         other.udid = device.udid
         assert (await other.idle()).status == 400
-        assert (await device.connect(_idle_of(device.udid), tls=None, sign=None)).status == 400
-
-
-def _idle_of(udid: str):  # type: ignore[no-untyped-def]
-    from emulator.wire.command import Response
-
-    return Response(udid=udid, status=Status.IDLE)
+        assert (await device.idle(tls=None, sign=None)).status == 400

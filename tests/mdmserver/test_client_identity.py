@@ -171,9 +171,7 @@ async def test_an_identity_is_no_longer_good_once_a_later_enrollment_authenticat
         assert device.identity != first
         answer = await device.idle(tls=first, sign=first)
         refused(answer, "was replaced by a later one")
-        refused(
-            await device.check_in(device.authenticate(), tls=first, sign=first), "was replaced"
-        )
+        refused(await device.check_in(device.authenticate(), tls=first, sign=first), "was replaced")
         assert (await device.idle()).status == 200
 
 

@@ -84,7 +84,7 @@ async def test_an_unanswered_command_is_delivered_again_under_its_uuid() -> None
 async def test_a_result_whose_answer_was_lost_is_stored_once_and_the_command_not_sent_again() -> (
     None
 ):
-    lost = []
+    lost: list[str] = []
 
     def lose_one(side: str, step: str, message: object, n: int) -> Action | None:
         if isinstance(message, Response) and message.command_uuid in lost:
