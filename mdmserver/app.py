@@ -22,6 +22,7 @@ from certs.admin_guard import admin_middleware, load_token
 from certs.ca import issue_server_identity
 from certs.clock import Clock, SystemClock
 from certs.faults import FaultPoint, no_faults
+from certs.handshake import LoggedHandshake
 from certs.identity import Identity
 from certs.keys import generate
 from certs.scep.server import ScepServer
@@ -43,7 +44,6 @@ from mdmserver.enrollment import (
     SERVER_PATH,
     EnrollmentProfiles,
 )
-from mdmserver.handshake import LoggedHandshake
 from mdmserver.misbehave import Misbehaviour
 from mdmserver.sessions import Sessions
 from mdmserver.settings import TOPIC_PREFIX, Settings
