@@ -99,10 +99,8 @@ class ScepClient:
         """
         ca = await self.get_ca_cert()
         capabilities = self._capabilities or await self.get_ca_caps()
-        digest, cipher = (
-            capabilities.digest(),
-            capabilities.cipher(),
-        )  # iOS refuses before it sends anything
+        # iOS refuses insufficient capabilities before it sends anything.
+        digest, cipher = capabilities.digest(), capabilities.cipher()
         csr_der = self._misbehave(key, csr_der)
         request = csr.decode(csr_der)
         enrollment = _Enrollment(

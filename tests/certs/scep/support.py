@@ -1,5 +1,6 @@
 """A SCEP server on a real socket, and the smallest Transport that can talk to it."""
 
+import io
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -61,7 +62,11 @@ class SocketTransport:
         self.sent.append((method, url, step, body))
         options: dict[str, Any] = {} if self.context is None else {"ssl": self.context}
         async with self.session.request(
-            method, URL(url, encoded=True), headers=headers, data=body or None, **options
+            method,
+            URL(url, encoded=True),
+            headers=headers,
+            data=io.BytesIO(body) if body else None,
+            **options,
         ) as answer:
             response = HttpResponse(
                 status=answer.status,
@@ -108,12 +113,14 @@ class Door:
         return ScepClient(transport, url, clock=self.clock, keys=CachedKeys(), **settings)
 
 
-def certificate_authority(clock: Clock, *, with_ra: bool) -> tuple[CertificateAuthority, Identity]:
+def certificate_authority(
+    clock: Clock, *, with_ra: bool, parent: CertificateAuthority | None = None
+) -> tuple[CertificateAuthority, Identity]:
     """An EC CA with an RSA RA, or an RSA CA that is its own recipient."""
     if not with_ra:
         ca = CertificateAuthority.create("SCEP CA", key=rsa_key(40), clock=clock)
         return ca, ca.identity
-    ca = CertificateAuthority.create("SCEP CA", clock=clock)
+    ca = CertificateAuthority.create("SCEP CA", clock=clock, parent=parent)
     return ca, ca.issue_identity(
         rsa_key(41), names.from_subject([[["CN", "SCEP RA"]]]), extended_key_usage=()
     )
@@ -124,6 +131,7 @@ async def door(
     challenges: ChallengeVerifier | None = None,
     *,
     with_ra: bool = True,
+    parent: CertificateAuthority | None = None,
     clock: Clock | None = None,
     context: ssl.SSLContext | None = None,
     client_context: ssl.SSLContext | None = None,
@@ -131,7 +139,7 @@ async def door(
 ) -> AsyncIterator[Door]:
     """A ScepServer on a free loopback port."""
     clock = clock or SimulatedClock()
-    ca, ra = certificate_authority(clock, with_ra=with_ra)
+    ca, ra = certificate_authority(clock, with_ra=with_ra, parent=parent)
     challenges = challenges or StaticChallenge(CHALLENGE)
     server = ScepServer(ca, ra, challenges, clock=clock, **settings)
     app = web.Application()
