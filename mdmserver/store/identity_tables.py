@@ -3,7 +3,6 @@
 import dataclasses
 import sqlite3
 import uuid
-from datetime import datetime
 
 from mdmserver.store.base import (
     Challenge,
@@ -98,10 +97,3 @@ def supersede_before(connection: sqlite3.Connection, udid: str, current: IssuedC
         " WHERE udid = ? AND sha256 <> ? AND superseded = 0 AND issued_at <= ?",
         (udid, current.sha256, time_text(current.issued_at)),
     )
-
-
-def expired_challenges(connection: sqlite3.Connection, before: datetime) -> int:
-    """Forget challenges that nobody used in time; how many."""
-    return connection.execute(
-        "DELETE FROM challenges WHERE used_at IS NULL AND deadline < ?", (time_text(before),)
-    ).rowcount
