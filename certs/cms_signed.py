@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from cryptography import x509
+from cryptography.utils import CryptographyDeprecationWarning
 
 from certs import algorithms, der
 from certs.algorithms import DIGESTS, UnsupportedAlgorithm
@@ -87,7 +88,8 @@ def load_certificate(data: bytes, field: str = "certificate") -> x509.Certificat
     """One DER certificate; raises MalformedMessage."""
     try:
         return x509.load_der_x509_certificate(data)
-    except (ValueError, TypeError, x509.InvalidVersion) as error:
+    except (ValueError, TypeError, x509.InvalidVersion, CryptographyDeprecationWarning) as error:
+        # The warning, an exception where warnings are errors, is for serial numbers that are not positive.
         raise MalformedMessage(field, "a DER certificate", str(error)) from error
 
 

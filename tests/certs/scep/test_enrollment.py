@@ -203,6 +203,14 @@ async def test_a_request_sent_again_gets_the_same_certificate() -> None:
         assert len(scep.challenges.issued_to) == 1
 
 
+async def test_a_request_sent_thrice_at_once_issues_once() -> None:
+    async with door(OneTimeChallenges({"once"})) as scep:
+        request = request_for(1, challenge="once")
+        results = await asyncio.gather(*(scep.client().enroll(KEY, request) for _ in range(3)))
+        assert len({leaf.serial_number for leaf, *_ in results}) == 1
+        assert len(scep.challenges.issued_to) == 1
+
+
 async def test_a_transaction_is_forgotten_after_an_hour() -> None:
     clock = SimulatedClock()
     async with door(clock=clock) as scep:
