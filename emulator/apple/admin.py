@@ -5,7 +5,7 @@ Every refusal is `{"error": "…"}`, with a list beside it where there is more t
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -56,8 +56,10 @@ class Admin:
         self._clock = clock
         self._factory = Factory(pki, registry)
 
-    def application(self, token: str, hosts: Callable[[], set[str]]) -> web.Application:
-        """The whole port: guard, errors, routes."""
+    def application(
+        self, token: str, hosts: Callable[[], set[str]], more: Iterable[web.RouteDef] = ()
+    ) -> web.Application:
+        """The whole port: guard, errors, routes; `more` are those of other services."""
         guard = admin_middleware(token, hosts)
 
         @web.middleware
@@ -80,6 +82,7 @@ class Admin:
                 web.put("/portal", self.replace_portal),
                 web.post("/portal/devices", self.own),
                 web.get("/anchors", self.anchors),
+                *more,
             ]
         )
         return app

@@ -4,11 +4,13 @@ import asyncio
 import secrets
 import ssl
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from certs.clock import Clock
 from certs.faults import FaultPoint, no_faults
@@ -23,6 +25,10 @@ from emulator.apple.device_envelope import EnvelopeChecks
 from emulator.apple.door import Door
 from emulator.apple.pki import SimPKI
 from emulator.apple.portal import Portal, describe
+from emulator.apple.proxy import NAMES, ConnectProxy, present_by_name, routes_to
+from emulator.apple.proxy_authority import ProxyAuthority
+from emulator.apple.push import WAKE_PATHS, PushService
+from emulator.apple.push_settings import PushSettings
 from emulator.apple.registry import Registry
 from emulator.config import MAX_BODY_BYTES, SHUTDOWN_TIMEOUT_S
 from emulator.wire import activation, attestation, cloudconfig
@@ -34,7 +40,7 @@ LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1")
 
 
 class AppleServices:
-    """Activation, cloud configuration and attestation, with their registry. An async context manager."""
+    """Activation, cloud configuration, attestation and push, with their registry. An async context manager."""
 
     def __init__(
         self,
@@ -49,11 +55,15 @@ class AppleServices:
         admin_port: int = 0,
         hosts: Sequence[str] = (),
         token: str | None = None,
+        push: PushSettings | None = None,
+        proxy_port: int | None = None,
+        proxy_folder: Path | None = None,
         faults: FaultPoint = no_faults,
     ) -> None:
         """`hosts` are further names that the TLS certificate is for; ports 0 are chosen by the system.
 
         `activation_settings` holds everything about activation, its mode included; `activation_mode` alone is the short form.
+        With a `proxy_port` a CONNECT proxy leads Apple's names here; its CA is kept in `proxy_folder`.
         """
         self.pki = pki
         self.registry = Registry()
@@ -66,6 +76,11 @@ class AppleServices:
         self._door = Door(clock, faults)
         self._settings = activation_settings or ActivationSettings(mode=activation_mode)
         self._runners: list[web.AppRunner] = []
+        self.push = PushService(pki, clock, push, faults)
+        self.proxy: ConnectProxy | None = None
+        self.proxy_authority: ProxyAuthority | None = None
+        self._proxy_port = proxy_port
+        self._proxy_folder = proxy_folder
         if portal is not None:
             portal.apply(self.registry, clock.now())
 
@@ -80,6 +95,11 @@ class AppleServices:
         return f"http://127.0.0.1:{self._admin_port}"
 
     @property
+    def push_url(self) -> str:
+        """Base URL of the push provider API, in place of `https://api.push.apple.com`."""
+        return f"https://{_in_url(self._host)}:{self.push.port}"
+
+    @property
     def portal(self) -> Portal:
         """The portal as it stands."""
         return Portal.from_content(describe(self.registry))
@@ -91,12 +111,19 @@ class AppleServices:
     async def __aenter__(self) -> Self:
         try:
             identity = self.pki.issue_tls_identity(self._names)
-            context = server_context(identity)
+            context, push_context = server_context(identity), self.push.tls_context(identity)
+            if self._proxy_port is not None:
+                await self._present_apples_names(context, push_context)
             self._port = await self._listen(self._services(), self._host, self._port, context)
+            await self.push.start(self._host, push_context)
             admin = Admin(self.pki, self.registry, self._clock)
             self._admin_port = await self._listen(
-                admin.application(self.token, self._admin_hosts), "127.0.0.1", self._admin_port
+                admin.application(self.token, self._admin_hosts, self.push.admin().routes()),
+                "127.0.0.1",
+                self._admin_port,
             )
+            if self._proxy_port is not None:
+                await self._start_proxy(self._proxy_port)
         except BaseException:
             await self._stop()
             raise
@@ -113,7 +140,8 @@ class AppleServices:
         log.info("apple_services_stopped", url=self.url)
 
     def _services(self) -> web.Application:
-        app = web.Application(middlewares=[self._door.middleware], client_max_size=MAX_BODY_BYTES)
+        app = web.Application(middlewares=[self._guarded], client_max_size=MAX_BODY_BYTES)
+        self.push.add_device_routes(app, self.token, lambda: set(self._names))
         handshakes = HandshakeService(
             self.registry,
             self.pki.activation_service_key,
@@ -144,6 +172,28 @@ class AppleServices:
         )
         return app
 
+    @web.middleware
+    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """The door serves requests that end; a wake channel stays open, and time must not stand still for it."""
+        if request.path in WAKE_PATHS:
+            return await handler(request)
+        return await self._door.middleware(request, handler)
+
+    async def _present_apples_names(self, *contexts: ssl.SSLContext) -> None:
+        """Show certificates for Apple's names to clients that ask for them."""
+        self.proxy_authority = await asyncio.to_thread(
+            ProxyAuthority.open, self._proxy_folder, NAMES, self._clock
+        )
+        identity = self.proxy_authority.identity()
+        instead = server_context(identity), self.push.tls_context(identity)
+        for context, other in zip(contexts, instead, strict=True):
+            present_by_name(context, NAMES, other)
+
+    async def _start_proxy(self, port: int) -> None:
+        host = "127.0.0.1" if self._host in ("0.0.0.0", "") else self._host
+        routes = routes_to((host, self._port), (host, self.push.port))
+        self.proxy = await ConnectProxy(routes, port=port).__aenter__()
+
     async def _listen(
         self,
         app: web.Application,
@@ -159,6 +209,10 @@ class AppleServices:
         return int(runner.addresses[0][1])
 
     async def _stop(self) -> None:
+        proxy, self.proxy = self.proxy, None
+        if proxy is not None:
+            await proxy.__aexit__(None, None, None)
+        await self.push.stop()
         runners, self._runners = self._runners, []
         await asyncio.gather(*(runner.cleanup() for runner in runners))
 

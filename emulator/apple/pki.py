@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certs.attestation import ORGANIZATION, AttestationAuthority
 from certs.ca import SERVER_AUTH, CertificateAuthority
-from certs.certificate_profile import host_name, key_usage
+from certs.certificate_profile import Extensions, host_name, key_usage
 from certs.clock import Clock
 from certs.errors import MalformedMessage, UntrustedCertificate
 from certs.identity import Identity
@@ -30,6 +30,7 @@ ROOT_DAYS: Final = 9131  # 25 years
 INTERMEDIATE_DAYS: Final = 7305
 FACTORY_DAYS: Final = 3652
 TLS_DAYS: Final = 398
+PUSH_DAYS: Final = 365
 DEVICE_CERTIFICATE_DAYS: Final = 1096  # 3 years, apple-services.md 2.5
 
 # What a DeviceCertificate carries beyond the usual, after apple-services.md 2.5: value NULL, meaning not published.
@@ -51,6 +52,7 @@ class SimPKI:
     activation_service_key: ec.EllipticCurvePrivateKey  # SK: signs handshake replies
     attestation: AttestationAuthority
     tls_ca: CertificateAuthority
+    push_ca: CertificateAuthority  # push certificates of MDM servers
 
     @classmethod
     def open(cls, folder: Path | None, clock: Clock) -> Self:
@@ -74,6 +76,7 @@ class SimPKI:
                 else AttestationAuthority.open(folder / "attestation", clock)
             ),
             tls_ca=_authority(folder, "tls-ca", "Sim TLS CA", "p256", clock, days=ROOT_DAYS),
+            push_ca=_authority(folder, "push-ca", "Sim APNs CA", "p256", clock, days=ROOT_DAYS),
         )
 
     @property
@@ -101,6 +104,7 @@ class SimPKI:
             "sim-attestation-root-ca.pem": _pem(self.attestation.root),
             "sim-attestation-sub-ca.pem": _pem(self.attestation.sub_ca),
             "sim-tls-ca.pem": _pem(self.tls_ca.certificate),
+            "sim-apns-ca.pem": _pem(self.push_ca.certificate),
             "sim-activation-service-key.pem": service_key.decode(),
         }
 
@@ -138,6 +142,25 @@ class SimPKI:
             key_usage=key_usage("digital_signature", "key_encipherment"),
             extensions=((BOTH_USES, True), (DEVICE_MARK, False)),
         )
+
+    def issue_push_certificate(
+        self,
+        public_key: PublicKey,
+        topic: str,
+        *,
+        days: float = PUSH_DAYS,
+        extensions: Extensions = (),
+    ) -> x509.Certificate:
+        """An MDM push certificate: its UID is the topic (apple-services.md 6.1)."""
+        subject = x509.Name(
+            [
+                x509.NameAttribute(NameOID.USER_ID, topic),
+                x509.NameAttribute(NameOID.COMMON_NAME, f"APSP:{uuid.uuid4()}"),
+                x509.NameAttribute(NameOID.ORGANIZATION_NAME, ORGANIZATION),
+                x509.NameAttribute(NameOID.COUNTRY_NAME, "US"),
+            ]
+        )
+        return self.push_ca.issue(public_key, subject, days=days, extensions=extensions)
 
     def issue_tls_identity(self, hosts: list[str]) -> Identity:
         """A TLS server identity of the stand-ins for these names and addresses."""

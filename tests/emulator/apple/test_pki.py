@@ -97,7 +97,7 @@ def test_private_keys_are_for_their_owner_alone(tmp_path: Path) -> None:
     SimPKI.open(tmp_path / "apple", SimulatedClock())
     secret = [path for path in (tmp_path / "apple").rglob("*") if b"PRIVATE" in _read(path)]
     secret.append(tmp_path / "apple" / "activation-service-key.der")
-    assert len(secret) == 7
+    assert len(secret) == 8
     assert {path.stat().st_mode & 0o777 for path in secret} == {0o600}
 
 
@@ -150,6 +150,7 @@ def test_export_writes_every_anchor_and_no_private_key(tmp_path: Path) -> None:
         "sim-attestation-root-ca.pem",
         "sim-attestation-sub-ca.pem",
         "sim-tls-ca.pem",
+        "sim-apns-ca.pem",
         "sim-activation-service-key.pem",
     }
     assert sorted(os.listdir(tmp_path / "anchors")) == sorted(path.name for path in written)
