@@ -55,6 +55,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     skips = _skips(terminal)
     failed = stats["failed"] + stats["error"]
     terminal.write_line(
+        f"{stats['passed']} passed, {failed} failed, {sum(skips.values())} skipped"
+    )
+    terminal.write_line(
         f"skips: {skips['peer_server']} peer_server, {skips['vectors']} vectors, {skips['other']} other"
     )
-    terminal.write_line(f"{stats['passed']} passed, {failed} failed, {sum(skips.values())} skipped")
