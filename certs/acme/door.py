@@ -217,6 +217,15 @@ def json_answer(
     )
 
 
+def problem_answer(refused: AcmeProblem) -> web.Response:
+    """An error as application/problem+json."""
+    response = json_answer(Problem.of(refused).to_fields(), status=refused.status)
+    response.content_type = PROBLEM_TYPE
+    if refused.retry_after_s is not None:
+        response.headers["Retry-After"] = str(int(refused.retry_after_s))
+    return response
+
+
 def _refusal(step: str, error: Exception) -> web.Response:
     """The problem document for an error, and its one log line."""
     refused = _as_problem(error)
@@ -231,11 +240,7 @@ def _refusal(step: str, error: Exception) -> web.Response:
             status=refused.status,
             detail=refused.detail,
         )
-    response = json_answer(Problem.of(refused).to_fields(), status=refused.status)
-    response.content_type = PROBLEM_TYPE
-    if refused.retry_after_s is not None:
-        response.headers["Retry-After"] = str(int(refused.retry_after_s))
-    return response
+    return problem_answer(refused)
 
 
 def _as_problem(error: Exception) -> AcmeProblem | None:

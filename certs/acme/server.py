@@ -11,7 +11,7 @@ from aiohttp import web
 from cryptography import x509
 
 from certs.acme import device_attest, issuance
-from certs.acme.door import Call, Door, json_answer
+from certs.acme.door import Call, Door, json_answer, problem_answer
 from certs.acme.jws import Json
 from certs.acme.message import (
     CERTIFICATE_TYPE,
@@ -157,12 +157,9 @@ class AcmeServer:
                 allow_unattested=self._allow_unattested,
             )
         except AcmeProblem as refusal:
-            self._fail(record, refusal)
-            if (
-                call.fault is not None
-            ):  # "challenge-with-error": 200 and the error inside, as step-ca
-                return self._show_challenge(call, record)
-            raise
+            answer = self._fail(record, refusal)
+            # "challenge-with-error": 200 and the error inside, as step-ca
+            return answer if call.fault is None else self._show_challenge(call, record)
         record.prove(found, self._clock.now())
         return self._show_challenge(call, record)
 
@@ -172,17 +169,15 @@ class AcmeServer:
             raise problem("orderNotReady", f"the order is {record.status}")
         request = issuance.request_of(call.signed.fields())
         if record.attested_spki not in (None, spki_der(request.public_key)):
-            refusal = problem("unauthorized", "the key of the CSR is not the attested key")
-            self._fail(record, refusal)
-            raise refusal
+            return self._fail(
+                record, problem("unauthorized", "the key of the CSR is not the attested key")
+            )
         issuance.check(request, record, checks_name=self._subject_for is None)
         record.status = OrderStatus.PROCESSING  # a second finalize meanwhile is refused
         try:
             await self._issue(record, request)
         except ChallengeRefused as error:
-            refusal = problem("unauthorized", error.reason)
-            self._fail(record, refusal)
-            raise refusal from error
+            return self._fail(record, problem("unauthorized", error.reason))
         except BaseException:
             if not record.has_ended:
                 record.status = OrderStatus.READY  # our failure, so the device may try again
@@ -231,7 +226,8 @@ class AcmeServer:
             raise problem("unauthorized", "this belongs to another account")
         return record
 
-    def _fail(self, record: OrderRecord, refusal: AcmeProblem) -> None:
+    def _fail(self, record: OrderRecord, refusal: AcmeProblem) -> web.Response:
+        """End an order and its challenge for good: one log line, one problem document."""
         record.error = Problem.of(refusal)
         record.challenge_status = ChallengeStatus.INVALID
         self.book.end(record, OrderStatus.INVALID)
@@ -242,6 +238,7 @@ class AcmeServer:
             type=refusal.type,
             detail=refusal.detail,
         )
+        return problem_answer(refusal)
 
     def _show_order(self, call: Call, record: OrderRecord, *, status: int = 200) -> web.Response:
         url = self.door.url(call.request, f"order/{record.id}")

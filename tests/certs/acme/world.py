@@ -1,5 +1,6 @@
 """A CA, an attestation authority, known devices, a TLS server on a free port, and the Transport to reach it."""
 
+import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -14,6 +15,8 @@ from cryptography.x509.oid import NameOID
 
 from certs import csr
 from certs.acme.client import AcmeClient
+from certs.acme.device_attest import freshness, response
+from certs.acme.jws import base64url, encode_json, sign
 from certs.acme.server import AcmeServer
 from certs.attestation import AttestationAuthority
 from certs.authorize import Grant, KnownDevices
@@ -64,15 +67,18 @@ class SocketTransport:
             async with self.session.request(
                 method, url, headers=named, data=body or None, ssl=self.context
             ) as answer:
-                response = HttpResponse(
+                received = HttpResponse(
                     status=answer.status,
                     body=await answer.read(),
-                    headers={name.lower(): value for name, value in answer.headers.items()},
+                    headers={
+                        name.lower(): ", ".join(answer.headers.getall(name))
+                        for name in answer.headers
+                    },
                     url=str(answer.url),
                 )
         except aiohttp.ClientError as error:
             raise TransportError(url, str(error)) from error
-        return self.change_response(step, response) if self.change_response else response
+        return self.change_response(step, received) if self.change_response else received
 
     async def close(self) -> None:
         if self.session is not None:
@@ -123,6 +129,116 @@ class World:
             identifier=changed.pop("identifier", SERIAL),
             attest=self.attest(key, **changed),
         )
+
+
+@dataclass
+class RawClient:
+    """Signs whatever a test wants said, with one account; each answer is an aiohttp response already read."""
+
+    world: World
+    key: PrivateKey = field(default_factory=lambda: generate("p256"))
+    kid: str | None = None
+
+    async def get(self, method: str, path: str, **headers: str) -> HttpResponse:
+        return await self.world.transport.request(
+            method, f"{self.world.base}/acme/{path}", step=path, headers=headers
+        )
+
+    async def nonce(self) -> str:
+        response = await self.get("HEAD", "new-nonce")
+        return response.headers["replay-nonce"]
+
+    async def post(
+        self,
+        path: str,
+        payload: Any,
+        *,
+        key: PrivateKey | None = None,
+        with_jwk: bool = False,
+        nonce: str | None = None,
+        signed_url: str | None = None,
+        content_type: str = "application/jose+json",
+        body: bytes | None = None,
+    ) -> HttpResponse:
+        """`payload` None is POST-as-GET, bytes go as they are; a whole URL may stand for the path."""
+        url = path if "://" in path else f"{self.world.base}/acme/{path}"
+        content = b"" if payload is None else payload
+        message = sign(
+            key or self.key,
+            content if isinstance(content, bytes) else encode_json(content),
+            url=signed_url or url,
+            nonce=nonce or await self.nonce(),
+            kid=None if with_jwk else self.kid,
+        )
+        return await self.world.transport.request(
+            "POST",
+            url,
+            step=path,
+            headers={"Content-Type": content_type},
+            body=message if body is None else body,
+        )
+
+    async def register(self) -> "RawClient":
+        response = await self.post("new-account", {"termsOfServiceAgreed": True}, with_jwk=True)
+        assert response.status in (200, 201), response.body
+        self.kid = response.headers["location"]
+        return self
+
+    async def order(self, identifier: str = SERIAL) -> "RawOrder":
+        wanted = {"identifiers": [{"type": "permanent-identifier", "value": identifier}]}
+        response = await self.post("new-order", wanted)
+        assert response.status == 201, response.body
+        order = json.loads(response.body)
+        authorization = json.loads((await self.post(order["authorizations"][0], None)).body)
+        (challenge,) = authorization["challenges"]
+        return RawOrder(
+            self,
+            response.headers["location"],
+            order["authorizations"][0],
+            challenge["url"],
+            challenge["token"],
+            order["finalize"],
+        )
+
+
+@dataclass
+class RawOrder:
+    """The URLs of one order, and what can be asked of it."""
+
+    client: RawClient
+    url: str
+    authorization: str
+    challenge: str
+    token: str
+    finalize_url: str
+
+    async def answer(self, payload: Any) -> HttpResponse:
+        return await self.client.post(self.challenge, payload)
+
+    async def attested(self, key: PrivateKey, **changed: Any) -> HttpResponse:
+        chain = await self.client.world.attest(key, **changed)(freshness(self.token))
+        return await self.answer(response(chain))
+
+    async def finalize(self, request: bytes) -> HttpResponse:
+        return await self.client.post(self.finalize_url, {"csr": base64url(request)})
+
+    async def states(self) -> tuple[str, str, str]:
+        """Of the order, the authorization and the challenge."""
+        order = json.loads((await self.client.post(self.url, None)).body)
+        authorization = json.loads((await self.client.post(self.authorization, None)).body)
+        return order["status"], authorization["status"], authorization["challenges"][0]["status"]
+
+
+def problem_of(response: HttpResponse) -> tuple[int, str, str]:
+    """Status, type and detail, once it is certain that the answer is a complete problem document."""
+    assert response.content_type == "application/problem+json", response.body
+    fields = json.loads(response.body)
+    assert fields["status"] == response.status
+    assert response.header("replay-nonce")
+    assert 'rel="index"' in (response.header("link") or "")
+    prefix, _, type_ = fields["type"].rpartition(":")
+    assert prefix == "urn:ietf:params:acme:error"
+    return response.status, type_, fields["detail"]
 
 
 def name(common_name: str) -> x509.Name:

@@ -1,0 +1,736 @@
+"""The ACME server, request by request: what it answers, and the exact problem for each thing that is wrong."""
+
+import asyncio
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import structlog
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from certs import csr
+from certs.acme.device_attest import (
+    AttestationObject,
+    permanent_identifier_name,
+    unattested_response,
+)
+from certs.acme.jws import base64url, encode_json, sign
+from certs.acme.order_book import OrderBook
+from certs.authorize import Grant, KnownDevices
+from certs.ca import CertificateAuthority
+from certs.certificate_profile import key_usage
+from certs.clock import SimulatedClock
+from certs.csr import CertificateRequest
+from certs.errors import ChallengeRefused
+from certs.faults import Action
+from certs.keys import generate
+from certs.transport import HttpResponse
+from tests.certs.acme.world import CODE, SERIAL, UDID, RawClient, name, open_world, problem_of
+from tests.support import rsa_key
+
+KEY = generate("p384")
+CSR = csr.build(KEY, name(SERIAL), digest="sha384")
+
+
+def fields(response: HttpResponse) -> dict[str, Any]:
+    assert response.content_type == "application/json", response.body
+    value: dict[str, Any] = json.loads(response.body)
+    return value
+
+
+# Directory, nonces, and every request
+
+
+async def test_the_directory_names_the_resources() -> None:
+    async with open_world() as world:
+        response = await RawClient(world).get("GET", "directory")
+    assert fields(response) == {
+        "newNonce": f"{world.base}/acme/new-nonce",
+        "newAccount": f"{world.base}/acme/new-account",
+        "newOrder": f"{world.base}/acme/new-order",
+    }
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204)])
+async def test_new_nonce_gives_a_nonce_and_no_body(method: str, status: int) -> None:
+    async with open_world() as world:
+        response = await RawClient(world).get(method, "new-nonce")
+    assert (response.status, response.body) == (status, b"")
+    assert response.header("cache-control") == "no-store"
+    assert response.header("replay-nonce")
+    assert response.header("link") == f'<{world.directory}>;rel="index"'
+
+
+async def test_every_answer_brings_a_nonce_and_the_directory() -> None:
+    async with open_world() as world:
+        seen: list[HttpResponse] = []
+
+        def keep(step: str, response: HttpResponse) -> HttpResponse:
+            seen.append(response)
+            return response
+
+        world.transport.change_response = keep
+        await world.enroll(KEY)
+        await RawClient(world).get("PUT", "new-order")
+        await RawClient(world).post("new-order", {}, content_type="text/plain")
+    nonces = [response.header("replay-nonce") for response in seen]
+    assert all(nonces)
+    assert len(set(nonces)) == len(nonces)
+    assert all(
+        f'<{world.directory}>;rel="index"' in (response.header("link") or "") for response in seen
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("PUT", "new-order"), ("GET", "order/x"), ("POST", "directory")]
+)
+async def test_another_method_is_not_allowed(method: str, path: str) -> None:
+    async with open_world() as world:
+        answer = problem_of(await RawClient(world).get(method, path))
+    assert answer == (405, "malformed", f"{method} is not for this resource")
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "application/jose+json; charset=utf-8", "text/plain", ""]
+)
+async def test_another_content_type_is_415(content_type: str) -> None:
+    async with open_world() as world:
+        client = await RawClient(world).register()
+        answer = problem_of(await client.post("new-order", {}, content_type=content_type))
+    assert answer[:2] == (415, "malformed")
+
+
+async def test_a_request_too_large_is_413() -> None:
+    async with open_world() as world:
+        answer = problem_of(await RawClient(world).post("new-order", {}, body=b"x" * 300_000))
+    assert answer == (413, "malformed", "more than 262144 bytes")
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"\xff", b'{"protected":"e30="}'])
+async def test_what_is_no_jws_is_malformed(body: bytes) -> None:
+    async with open_world() as world:
+        answer = problem_of(await RawClient(world).post("new-account", {}, body=body or b" "))
+    assert answer[:2] == (400, "malformed")
+
+
+async def test_a_nonce_used_twice_is_bad() -> None:
+    async with open_world() as world:
+        client = await RawClient(world).register()
+        nonce = await client.nonce()
+        assert (await client.post(client.kid or "", None, nonce=nonce)).status == 200
+        answer = problem_of(await client.post(client.kid or "", None, nonce=nonce))
+        unknown = problem_of(await client.post(client.kid or "", None, nonce="bm9uY2U"))
+    assert answer == unknown == (400, "badNonce", "the nonce is unknown, used or too old")
+
+
+async def test_a_forged_request_uses_up_no_nonce() -> None:
+    async with open_world() as world:
+        client = await RawClient(world).register()
+        nonce = await client.nonce()
+        forged = await client.post(client.kid or "", None, nonce=nonce, key=generate("p256"))
+        assert problem_of(forged) == (400, "malformed", "JWS: signature is not valid")
+        assert (await client.post(client.kid or "", None, nonce=nonce)).status == 200
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["https://ca.example/acme/new-order", "/acme/new-order", "{base}/acme/new-account", "x"],
+)
+async def test_the_signed_url_must_be_that_of_the_request(other: str) -> None:
+    async with open_world() as world:
+        client = await RawClient(world).register()
+        wrong = other.format(base=world.base)
+        answer = problem_of(await client.post("new-order", {}, signed_url=wrong))
+    assert answer[:2] == (400, "malformed")
+    assert answer[2].startswith("url: expected the URL of the request")
+
+
+async def test_behind_a_proxy_the_published_name_counts() -> None:
+    async with open_world(base_url="https://mdm.example/") as world:
+        client = RawClient(world)
+        directory = fields(await client.get("GET", "directory"))
+        assert directory["newOrder"] == "https://mdm.example/acme/new-order"
+        signed = "https://mdm.example/acme/new-account"
+        response = await client.post("new-account", {}, with_jwk=True, signed_url=signed)
+        assert response.status == 201
+        assert response.headers["location"].startswith("https://mdm.example/acme/account/")
+
+
+async def test_each_resource_wants_its_own_kind_of_signature() -> None:
+    async with open_world() as world:
+        client = await RawClient(world).register()
+        with_kid = problem_of(await client.post("new-account", {}))
+        with_key = problem_of(await client.post("new-order", {}, with_jwk=True))
+    assert with_kid == (400, "malformed", "protected: expected jwk, not kid, for this resource")
+    assert with_key == (400, "malformed", "protected: expected kid, not jwk, for this resource")
+
+
+@pytest.mark.parametrize("kid", ["{base}/acme/account/unknown", "https://x.example/a/1", "", "x"])
+async def test_an_unknown_account_does_not_exist(kid: str) -> None:
+    async with open_world() as world:
+        client = RawClient(world, kid=kid.format(base=world.base))
+        answer = problem_of(await client.post("new-order", {}))
+    assert answer == (400, "accountDoesNotExist", "no account has this URL")
+
+
+async def test_an_unsupported_algorithm_lists_the_supported_ones() -> None:
+    async with open_world() as world:
+        client = RawClient(world)
+        message = sign(KEY, b"{}", url=f"{world.base}/acme/new-account", nonce="bm9uY2U")
+        protected = base64url(
+            encode_json({"alg": "HS256", "nonce": "bm9uY2U", "url": "x", "kid": "k"})
+        )
+        body = encode_json({**json.loads(message), "protected": protected})
+        response = await client.post("new-account", {}, body=body)
+    assert problem_of(response)[:2] == (400, "badSignatureAlgorithm")
+    assert json.loads(response.body)["algorithms"] == ["ES256", "ES384", "ES512", "RS256"]
+
+
+async def test_an_unknown_resource_is_404() -> None:
+    async with open_world() as world:
+        client = await RawClient(world).register()
+        for path in "order/x", "authz/x", "challenge/x", "certificate/x", "order/x/finalize":
+            answer = problem_of(await client.post(path, None))
+            assert answer == (404, "malformed", "no such resource")
+
+
+async def test_a_failure_of_ours_is_a_problem_too_and_tells_nothing() -> None:
+    class Broken(KnownDevices):
+        async def authorize(self, identifier: str) -> Grant:
+            raise RuntimeError("secret detail")
+
+    async with open_world(devices=Broken({})) as world:
+        client = await RawClient(world).register()
+        wanted = {"identifiers": [{"type": "permanent-identifier", "value": SERIAL}]}
+        with structlog.testing.capture_logs() as logs:
+            answer = problem_of(await client.post("new-order", wanted))
+    assert answer == (500, "serverInternal", "the server failed; its log says why")
+    (line,) = [line for line in logs if line["log_level"] == "error"]
+    assert (line["event"], line["step"]) == ("acme_failed", "new_order")
+    assert "secret detail" in str(line["exc_info"])
+
+
+async def test_a_refusal_is_one_log_line() -> None:
+    async with open_world() as world:
+        client = await RawClient(world).register()
+        with structlog.testing.capture_logs() as logs:
+            await client.post("new-order", {})
+    assert [(line["event"], line["step"], line["type"]) for line in logs] == [
+        ("acme_refused", "new_order", "malformed")
+    ]
+
+
+# Accounts
+
+
+@pytest.mark.parametrize("key", [generate("p256"), generate("p384"), generate("p521"), rsa_key()])
+async def test_an_account_is_made_once_per_key(key: Any) -> None:
+    async with open_world() as world:
+        client = RawClient(world, key)
+        payload = {"termsOfServiceAgreed": True, "contact": ["mailto:a@b.example"]}
+        first = await client.post("new-account", payload, with_jwk=True)
+        again = await client.post("new-account", {}, with_jwk=True)
+        assert (first.status, again.status) == (201, 200)
+        assert first.headers["location"] == again.headers["location"]
+        client.kid = first.headers["location"]
+        shown = await client.post(client.kid, None)
+    assert fields(shown) == fields(first) == {"status": "valid", "contact": payload["contact"]}
+
+
+async def test_only_an_existing_account_was_wanted() -> None:
+    async with open_world() as world:
+        client, wanted = RawClient(world), {"onlyReturnExisting": True}
+        answer = problem_of(await client.post("new-account", wanted, with_jwk=True))
+        assert answer == (400, "accountDoesNotExist", "no account has this key")
+        await client.register()
+        assert (await client.post("new-account", wanted, with_jwk=True)).status == 200
+
+
+async def test_an_account_belongs_to_its_key() -> None:
+    async with open_world() as world:
+        mine, other = await RawClient(world).register(), await RawClient(world).register()
+        answer = problem_of(await mine.post(other.kid or "", None))
+        change = problem_of(await mine.post(mine.kid or "", {"contact": []}))
+    assert answer == (403, "unauthorized", "this is another account")
+    assert change[:2] == (400, "malformed")
+
+
+@pytest.mark.parametrize("payload", [b"", b"[]", {"contact": "x"}, {"onlyReturnExisting": 1}])
+async def test_a_malformed_account_request(payload: Any) -> None:
+    async with open_world() as world:
+        answer = problem_of(await RawClient(world).post("new-account", payload, with_jwk=True))
+    assert answer[:2] == (400, "malformed")
+
+
+async def test_a_weak_account_key_is_refused() -> None:
+    async with open_world() as world:
+        client = RawClient(world, rsa_key(7, 1024))
+        answer = problem_of(await client.post("new-account", {}, with_jwk=True))
+    assert answer == (400, "badPublicKey", "RSA keys have 2048 to 8192 bits")
+
+
+# Orders
+
+
+async def test_a_new_order_has_the_shape_of_the_draft() -> None:
+    async with open_world() as world:
+        client = await RawClient(world).register()
+        wanted = {"identifiers": [{"type": "permanent-identifier", "value": SERIAL}]}
+        response = await client.post("new-order", wanted)
+        order = fields(response)
+        authorization = fields(await client.post(order["authorizations"][0], None))
+    assert response.status == 201
+    expires = (world.clock.now() + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert order == {
+        "status": "pending",
+        "expires": expires,
+        "identifiers": wanted["identifiers"],
+        "authorizations": order["authorizations"],
+        "finalize": response.headers["location"] + "/finalize",
+    }
+    (challenge,) = authorization.pop("challenges")
+    assert authorization == {
+        "identifier": wanted["identifiers"][0],
+        "status": "pending",
+        "expires": expires,
+    }
+    assert (challenge["type"], challenge["status"]) == ("device-attest-01", "pending")
+    assert len(challenge["token"]) == 43
+
+
+NOT_SUPPORTED = (400, "unsupportedIdentifier", "type 'dns' cannot be proved here")
+PERMANENT = {"type": "permanent-identifier", "value": SERIAL}
+
+
+@pytest.mark.parametrize(
+    ("payload", "answer"),
+    [
+        ({}, (400, "malformed", None)),
+        ({"identifiers": []}, (400, "malformed", None)),
+        ({"identifiers": ["x"]}, (400, "malformed", None)),
+        ({"identifiers": [{"type": "permanent-identifier"}]}, (400, "malformed", None)),
+        ({"identifiers": [{**PERMANENT, "value": "a/b"}]}, (400, "malformed", None)),
+        ({"identifiers": [{**PERMANENT, "value": ""}]}, (400, "malformed", None)),
+        (
+            {"identifiers": [PERMANENT], "notAfter": "2026-01-02T00:00:00Z"},
+            (400, "malformed", None),
+        ),
+        ({"identifiers": [{"type": "dns", "value": "a.example"}]}, NOT_SUPPORTED),
+        ({"identifiers": [PERMANENT, {"type": "dns", "value": "a.example"}]}, NOT_SUPPORTED),
+        (
+            {"identifiers": [PERMANENT, {**PERMANENT, "value": UDID}]},
+            (400, "rejectedIdentifier", "one certificate is for one device"),
+        ),
+        (
+            {"identifiers": [{**PERMANENT, "value": "unknown"}]},
+            (400, "rejectedIdentifier", "no device has this identifier"),
+        ),
+    ],
+)
+async def test_an_order_that_cannot_be_is_refused(
+    payload: dict[str, Any], answer: tuple[int, str, str | None]
+) -> None:
+    async with open_world() as world:
+        client = await RawClient(world).register()
+        status, type_, detail = problem_of(await client.post("new-order", payload))
+        assert world.server.book.sizes()[1] == 0
+    assert (status, type_) == answer[:2]
+    assert answer[2] in (None, detail)
+
+
+async def test_another_accounts_objects_are_unauthorized() -> None:
+    async with open_world() as world:
+        mine, other = await RawClient(world).register(), await RawClient(world).register()
+        order = await other.order()
+        urls = order.url, order.authorization, order.challenge, order.finalize_url
+        for url in urls:
+            answer = problem_of(await mine.post(url, None))
+            assert answer == (403, "unauthorized", "this belongs to another account")
+        assert await order.states() == ("pending", "pending", "pending")
+
+
+async def test_too_many_open_orders_are_limited() -> None:
+    clock = SimulatedClock()
+    async with open_world(clock=clock, book=OrderBook(clock, max_live=1)) as world:
+        client = await RawClient(world).register()
+        await client.order()
+        response = await client.post("new-order", {"identifiers": [PERMANENT]})
+    assert problem_of(response) == (429, "rateLimited", "1 orders are open already")
+    assert response.header("retry-after") == "60"
+
+
+# Challenge
+
+
+async def test_an_attested_challenge_makes_the_order_ready() -> None:
+    async with open_world() as world:
+        order = await (await RawClient(world).register()).order()
+        response = await order.attested(KEY)
+        challenge = fields(response)
+        assert challenge["status"] == "valid"
+        assert challenge["validated"] == world.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        assert f'<{order.authorization}>;rel="up"' in (response.header("link") or "")
+        assert await order.states() == ("ready", "valid", "valid")
+
+
+async def test_reading_a_challenge_is_no_answer() -> None:
+    async with open_world() as world:
+        order = await (await RawClient(world).register()).order()
+        assert fields(await order.answer(None))["status"] == "pending"
+        assert (await order.attested(KEY)).status == 200
+
+
+async def test_a_failed_challenge_ends_the_order_for_good() -> None:
+    async with open_world() as world:
+        order = await (await RawClient(world).register()).order()
+        with structlog.testing.capture_logs() as logs:
+            refused = problem_of(await order.attested(KEY, serial_number="ANOTHER001"))
+        outcomes = [(line["event"], line["outcome"], line["reference"]) for line in logs]
+        assert outcomes == [("acme_order", "invalid", "device 1")]
+        assert refused[:2] == (400, "badAttestationStatement")
+        assert await order.states() == ("invalid", "invalid", "invalid")
+        again = fields(await order.attested(KEY))
+        assert again["error"]["type"].endswith(":badAttestationStatement")
+        late = problem_of(await order.finalize(CSR))
+        assert late == (403, "orderNotReady", "the order is invalid")
+        shown = fields(await order.client.post(order.url, None))
+        assert shown["error"]["detail"] == refused[2]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"freshness": bytes(32)},
+        {"freshness": None},
+        {"serial_number": None, "udid": None},
+        {"serial_number": "", "udid": ""},
+        {"udid": "another"},
+        {"days": 0.001},
+    ],
+    ids=["stale", "no-freshness", "user-enrollment", "blank", "udid", "expired"],
+)
+async def test_each_attestation_fault_is_a_bad_statement(changed: dict[str, Any]) -> None:
+    async with open_world() as world:
+        order = await (await RawClient(world).register()).order()
+        if "days" in changed:
+            await world.clock.advance(600)
+            changed = {"not_before": world.clock.now() - timedelta(minutes=5), **changed}
+        answer = problem_of(await order.attested(KEY, **changed))
+        assert answer[:2] == (400, "badAttestationStatement")
+        assert await order.states() == ("invalid", "invalid", "invalid")
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"attObj": "===="},
+        {"attObj": base64url(b"not cbor")},
+        {"attObj": base64url(AttestationObject("packed", (b"x",)).encode())},
+        unattested_response("none"),
+        unattested_response("empty"),
+        unattested_response("object"),
+        unattested_response("error"),
+    ],
+    ids=["padding", "no-cbor", "format", "none", "empty", "object", "error"],
+)
+async def test_each_answer_without_attestation_is_a_bad_statement(payload: dict[str, Any]) -> None:
+    async with open_world() as world:
+        order = await (await RawClient(world).register()).order()
+        answer = problem_of(await order.answer(payload))
+        assert answer[:2] == (400, "badAttestationStatement")
+        assert await order.states() == ("invalid", "invalid", "invalid")
+
+
+@pytest.mark.parametrize("payload", [b"[]", b"{", b"\xff"])
+async def test_an_answer_that_is_no_object_leaves_the_challenge_open(payload: bytes) -> None:
+    async with open_world() as world:
+        order = await (await RawClient(world).register()).order()
+        assert problem_of(await order.answer(payload))[:2] == (400, "malformed")
+        assert await order.states() == ("pending", "pending", "pending")
+
+
+async def test_unattested_devices_need_the_setting() -> None:
+    async with open_world(allow_unattested=True) as world:
+        order = await (await RawClient(world).register()).order()
+        assert fields(await order.answer(unattested_response("none")))["status"] == "valid"
+        assert fields(await order.finalize(CSR))["status"] == "valid"
+
+
+async def test_an_order_expires() -> None:
+    async with open_world() as world:
+        client = await RawClient(world).register()
+        pending, ready = await client.order(), await client.order()
+        await ready.attested(KEY)
+        await world.clock.advance(3600)
+        late = problem_of(await pending.attested(KEY))
+        assert late == (400, "malformed", "the authorization expired")
+        assert await pending.states() == ("invalid", "expired", "pending")
+        finalize = problem_of(await ready.finalize(CSR))
+        assert finalize == (403, "orderNotReady", "the order is invalid")
+
+
+# Finalize
+
+
+async def test_a_certificate_is_issued_recorded_and_told() -> None:
+    async with open_world() as world:
+        order = await (await RawClient(world).register()).order(CODE)
+        await order.attested(KEY)
+        with structlog.testing.capture_logs() as logs:
+            shown = fields(await order.finalize(CSR))
+        assert shown["status"] == "valid"
+        response = await order.client.post(shown["certificate"], None)
+        assert response.content_type == "application/pem-certificate-chain"
+        leaf, *issuers = x509.load_pem_x509_certificates(response.body)
+        assert world.devices.issued_to == [leaf]
+    assert issuers == [world.ca.certificate]
+    leaf.verify_directly_issued_by(world.ca.certificate)
+    assert leaf.public_key() == KEY.public_key()
+    assert leaf.subject == name(SERIAL)
+    usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(usage) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+    assert [(line["event"], line["outcome"]) for line in logs] == [("acme_order", "valid")]
+
+
+async def test_finalize_waits_for_the_challenge() -> None:
+    async with open_world() as world:
+        order = await (await RawClient(world).register()).order()
+        answer = problem_of(await order.finalize(CSR))
+    assert answer == (403, "orderNotReady", "the order is pending")
+
+
+async def test_a_certificate_is_given_out_once() -> None:
+    async with open_world() as world:
+        order = await (await RawClient(world).register()).order()
+        certificate = order.url.replace("/order/", "/certificate/")
+        early = problem_of(await order.client.post(certificate, None))
+        await order.attested(KEY)
+        await order.finalize(CSR)
+        answer = problem_of(await order.finalize(CSR))
+    assert early == (404, "malformed", "this order has no certificate")
+    assert answer == (403, "orderNotReady", "the order is valid")
+    assert len(world.devices.issued_to) == 1
+
+
+async def test_another_key_than_the_attested_one_ends_the_order() -> None:
+    async with open_world() as world:
+        order = await (await RawClient(world).register()).order()
+        await order.attested(KEY)
+        answer = problem_of(await order.finalize(csr.build(generate("p384"), name(SERIAL))))
+        assert answer == (403, "unauthorized", "the key of the CSR is not the attested key")
+        assert await order.states() == ("invalid", "invalid", "invalid")
+        assert world.devices.issued_to == []
+
+
+def _flipped(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+BAD_REQUESTS = {
+    "signature": (_flipped(CSR), "signature is not valid"),
+    "garbage": (b"no csr", "certificate request"),
+    "empty": (b"", "certificate request"),
+    "name": (csr.build(KEY, name("somebody")), "the common name is neither"),
+    "alternative-name": (
+        csr.build(KEY, name(SERIAL), alternative_names=[x509.DNSName("a.example")]),
+        "a subject alternative name is not the order's identifier",
+    ),
+    "other-identifier": (
+        csr.build(KEY, name(SERIAL), alternative_names=[permanent_identifier_name("another")]),
+        "a subject alternative name is not the order's identifier",
+    ),
+    "ca": (
+        csr.build(KEY, name(SERIAL), key_usage=key_usage("key_cert_sign")),
+        "a device's key may not sign certificates",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_REQUESTS)
+async def test_a_bad_request_leaves_the_order_ready(fault: str) -> None:
+    request, reason = BAD_REQUESTS[fault]
+    async with open_world() as world:
+        order = await (await RawClient(world).register()).order()
+        await order.attested(KEY)
+        status, type_, detail = problem_of(await order.finalize(request))
+        assert (status, type_) == (400, "badCSR")
+        assert reason in detail
+        assert (await order.states())[0] == "ready"
+        assert fields(await order.finalize(CSR))["status"] == "valid"
+
+
+async def test_unattested_keys_must_still_be_fit() -> None:
+    async with open_world(allow_unattested=True) as world:
+        client = await RawClient(world).register()
+        order = await client.order()
+        await order.answer({})
+        weak = problem_of(await order.finalize(csr.build(rsa_key(7, 1024), name(SERIAL))))
+        own = problem_of(await order.finalize(csr.build(client.key, name(SERIAL))))
+        missing = problem_of(await client.post(order.finalize_url, {"csr": None}))
+        assert fields(await order.finalize(csr.build(rsa_key(), name(SERIAL))))["status"] == "valid"
+    assert weak == (400, "badCSR", "an RSA key needs 2048 bits, not 1024")
+    assert own == (400, "badCSR", "the key is the account's own (RFC 8555, section 11.1)")
+    assert missing[:2] == (400, "malformed")
+
+
+@pytest.mark.parametrize("common_name", [SERIAL, UDID, CODE])
+async def test_the_device_may_call_itself_by_what_is_known_of_it(common_name: str) -> None:
+    async with open_world() as world:
+        order = await (await RawClient(world).register()).order(CODE)
+        await order.attested(KEY)
+        assert (await order.finalize(csr.build(KEY, name(common_name)))).status == 200
+
+
+async def test_the_identifier_is_written_when_the_request_asks_for_it() -> None:
+    async with open_world() as world:
+        order = await (await RawClient(world).register()).order()
+        await order.attested(KEY)
+        wanted = permanent_identifier_name(SERIAL)
+        await order.finalize(csr.build(KEY, x509.Name([]), alternative_names=[wanted]))
+        (leaf,) = world.devices.issued_to
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    assert list(names.value) == [wanted]
+    assert names.critical
+
+
+async def test_the_host_may_write_the_subject() -> None:
+    def subject_for(grant: Grant, request: CertificateRequest) -> x509.Name:
+        return name(f"{grant.udid} was {request.common_name}")
+
+    async with open_world(subject_for=subject_for) as world:
+        order = await (await RawClient(world).register()).order()
+        await order.attested(KEY)
+        await order.finalize(csr.build(KEY, name("anything")))
+        (leaf,) = world.devices.issued_to
+    assert leaf.subject == name(f"{UDID} was anything")
+
+
+class OneTime(KnownDevices):
+    """Identifiers that end with their first certificate."""
+
+    async def issued(self, grant: Grant, certificate: x509.Certificate) -> None:
+        if self.issued_to:
+            raise ChallengeRefused("this code has been used")
+        await super().issued(grant, certificate)
+        await asyncio.sleep(0)
+        self.devices.clear()
+
+
+async def test_a_one_time_identifier_gives_one_certificate() -> None:
+    grant = Grant(reference="device 1", serial_number=SERIAL, udid=UDID)
+    async with open_world(devices=OneTime({CODE: grant})) as world:
+        client = await RawClient(world).register()
+        orders = [await client.order(CODE) for _ in range(2)]
+        for order in orders:
+            await order.attested(KEY)
+        assert (await orders[0].finalize(CSR)).status == 200
+        late = problem_of(await orders[1].finalize(CSR))
+        assert late == (403, "unauthorized", "no device has this identifier")
+        assert await orders[1].states() == ("invalid", "invalid", "invalid")
+
+
+async def test_a_certificate_that_the_host_refuses_is_revoked() -> None:
+    grant = Grant(reference="device 1", serial_number=SERIAL, udid=UDID)
+    devices = OneTime({CODE: grant})
+    async with open_world(devices=devices) as world:
+        order = await (await RawClient(world).register()).order(CODE)
+        await order.attested(KEY)
+        devices.issued_to.append(world.ca.certificate)
+        late = problem_of(await order.finalize(CSR))
+    assert late == (403, "unauthorized", "this code has been used")
+    assert len(world.ca.index.revoked) == 1
+
+
+async def test_two_finalizes_at_once_give_one_certificate() -> None:
+    class Slow(KnownDevices):
+        async def issued(self, grant: Grant, certificate: x509.Certificate) -> None:
+            await asyncio.sleep(0.05)
+            await super().issued(grant, certificate)
+
+    grant = Grant(reference="device 1", serial_number=SERIAL, udid=UDID)
+    async with open_world(devices=Slow({SERIAL: grant})) as world:
+        order = await (await RawClient(world).register()).order()
+        await order.attested(KEY)
+        answers = await asyncio.gather(*(order.finalize(CSR) for _ in range(3)))
+        assert sorted(answer.status for answer in answers) == [200, 403, 403]
+        assert len(world.devices.issued_to) == 1
+
+
+async def test_a_failure_of_ours_leaves_the_order_ready_and_revokes() -> None:
+    class FailsOnce(KnownDevices):
+        failed = False
+
+        async def issued(self, grant: Grant, certificate: x509.Certificate) -> None:
+            if not self.failed:
+                self.failed = True
+                raise OSError("disk full")
+            await super().issued(grant, certificate)
+
+    grant = Grant(reference="device 1", serial_number=SERIAL, udid=UDID)
+    async with open_world(devices=FailsOnce({SERIAL: grant})) as world:
+        order = await (await RawClient(world).register()).order()
+        await order.attested(KEY)
+        assert problem_of(await order.finalize(CSR))[:2] == (500, "serverInternal")
+        assert (await order.states())[0] == "ready"
+        assert fields(await order.finalize(CSR))["status"] == "valid"
+        assert len(world.ca.index.revoked) == 1
+
+
+async def test_the_chain_leads_to_the_root_of_a_sub_ca() -> None:
+    clock = SimulatedClock()
+    root = CertificateAuthority.create("Root", clock=clock)
+    sub = CertificateAuthority.create("Sub", clock=clock, parent=root)
+    async with open_world(clock=clock, ca=sub) as world:
+        chain = await world.enroll(KEY)
+    assert chain[1:] == (sub.certificate,)
+
+
+# Faults
+
+
+async def test_the_fault_point_is_asked_at_each_step_and_counts() -> None:
+    seen: list[tuple[str, str, int]] = []
+
+    def watch(side: str, step: str, message: object, n: int) -> Action | None:
+        seen.append((side, step, n))
+        return None
+
+    async with open_world(faults=watch) as world:
+        await world.enroll(KEY)
+    steps = "directory new_nonce new_account new_order authorization challenge order finalize certificate"
+    assert seen == [("server", step, 1) for step in steps.split()]
+
+
+@pytest.mark.parametrize(
+    ("action", "answer"),
+    [
+        (Action(name="problem", arguments={"type": "badCSR"}), (400, "badCSR")),
+        (Action(name="problem", arguments={"type": "rateLimited"}), (429, "rateLimited")),
+        (Action(name="problem", arguments={"type": "x", "status": 418}), (418, "x")),
+        (Action(name="problem"), (500, "serverInternal")),
+    ],
+)
+async def test_a_fault_answers_with_a_problem(action: Action, answer: tuple[int, str]) -> None:
+    def fault(side: str, step: str, message: object, n: int) -> Action | None:
+        return action if step == "finalize" else None
+
+    async with open_world(faults=fault) as world:
+        order = await (await RawClient(world).register()).order()
+        await order.attested(KEY)
+        assert problem_of(await order.finalize(CSR))[:2] == answer
+
+
+async def test_a_fault_answers_with_a_bare_status_or_after_a_while() -> None:
+    def fault(side: str, step: str, message: object, n: int) -> Action | None:
+        if step == "new_nonce":
+            return Action(name="status", arguments={"status": 503})
+        if step == "directory":
+            return Action(name="delay", arguments={"seconds": 0})
+        return None
+
+    async with open_world(faults=fault) as world:
+        client = RawClient(world)
+        assert (await client.get("HEAD", "new-nonce")).status == 503
+        assert (await client.get("GET", "directory")).status == 200
