@@ -14,6 +14,7 @@ from certs.transport import HttpResponse, Transport
 from emulator.config import REQUEST_TIMEOUT_S
 from emulator.device import user_agent
 from emulator.device.device import Device, Enrollment
+from emulator.device.line import Line
 from emulator.device.surroundings import Surroundings, peer_errors
 from emulator.errors import IllegalTransition
 from emulator.http import HttpSession, TrustSet
@@ -55,31 +56,6 @@ class Channel:
             )
 
 
-class Line:
-    """The HTTP session of one wake-up, kept from step to step while identity and trust stay the same."""
-
-    def __init__(self) -> None:
-        self._session: HttpSession | None = None
-        self._identity: Identity | None = None
-        self._trust: TrustSet | None = None
-
-    async def session(
-        self, device: Device, surroundings: Surroundings, trust: TrustSet, identity: Identity
-    ) -> HttpSession:
-        """The session that is there, or a new one in place of what was there for another identity or trust."""
-        if self._session is None or self._identity is not identity or self._trust != trust:
-            await self.close()
-            self._session = _session(device, surroundings, trust, identity)
-            self._identity, self._trust = identity, trust
-        return self._session
-
-    async def close(self) -> None:
-        """End its connections."""
-        leaving, self._session = self._session, None
-        if leaving is not None:
-            await leaving.close()
-
-
 @asynccontextmanager
 async def one_line(surroundings: Surroundings) -> AsyncIterator[Surroundings]:
     """The same surroundings, in which all channels share their connections: a wake-up of several steps."""
@@ -101,7 +77,9 @@ async def open_channel(
     pins = enrollment.check_in_url_pins if check_in else enrollment.server_url_pins
     trust = _pinned(device, pins) if pins else device_trust(device, surroundings)
     if surroundings.line is not None:
-        session = await surroundings.line.session(device, surroundings, trust, identity)
+        session = await surroundings.line.session(
+            trust, identity, lambda: _session(device, surroundings, trust, identity)
+        )
         yield Channel(session, enrollment, identity, surroundings.clock)
         return
     async with _session(device, surroundings, trust, identity) as session:

@@ -14,11 +14,11 @@ from certs.errors import CertsError, TransportError
 from certs.faults import FaultPoint, no_faults
 from certs.keys import FreshKeys, KeySource
 from certs.transport import Timing
+from emulator.device.line import Line
 from emulator.errors import PeerRefused, StepTimeout
 from emulator.http import HttpDoor, TrustSet
 
 if TYPE_CHECKING:
-    from emulator.device.channel import Line
     from emulator.device.device import Device
 
 # mdm.md 4.2: what a device puts off while it is locked. Sources disagree on others, so a Behaviour may name them.
@@ -79,7 +79,7 @@ class Surroundings:
     checkpoint: Callable[["Device"], Awaitable[None]] = _keep_nothing
     on_timing: Callable[["Device", Timing], None] = _time_nothing
     faults: FaultPoint = no_faults
-    line: "Line | None" = None  # to the MDM server, where several steps share one
+    line: Line | None = None  # to the MDM server, where several steps share one
 
     def timing_for(self, device: "Device") -> Callable[[Timing], None]:
         """The hook that the device's HTTP sessions report to."""
