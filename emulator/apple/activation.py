@@ -263,7 +263,7 @@ class ActivationService:
         )
         if waiting.session is not None:
             waiting.session.used = True
-        device.activation_state = ActivationState.ACTIVATED
+        device.activated(self._clock.now())
         body = activation.encode_answer(record, legacy=waiting.session is None)
         ars = hmac.digest(self._ars_secret, body, hashlib.sha256)[:16]
         return Answer(

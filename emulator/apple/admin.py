@@ -17,7 +17,7 @@ from aiohttp.typedefs import Handler
 from certs.admin_guard import admin_middleware
 from certs.clock import Clock
 from certs.errors import MalformedMessage
-from emulator.apple import bypass_code, portal
+from emulator.apple import portal
 from emulator.apple.pki import SimPKI
 from emulator.apple.portal import Portal, serial_number
 from emulator.apple.provisioning import Factory, FactoryBatch
@@ -30,7 +30,7 @@ from emulator.apple.registry import (
 )
 from emulator.config import MAX_BODY_BYTES
 from emulator.errors import ConfigurationError, EmulatorError
-from emulator.wire import factory, json_object
+from emulator.wire import bypass_code, factory, json_object
 from emulator.wire.fields import optional, present, required_list
 
 log = structlog.get_logger()

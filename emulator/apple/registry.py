@@ -8,14 +8,15 @@ In memory; a record without its strings is under a kilobyte, so that 100,000 dev
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from emulator.errors import EmulatorError
 from emulator.wire import cloudconfig
 
 K = TypeVar("K", str, bytes)
+PROVISIONAL_PERIOD: Final = timedelta(days=30)
 
 
 class RegistryConflict(EmulatorError):
@@ -118,6 +119,7 @@ class DeviceRecord:
     activation_state: ActivationState = ActivationState.UNACTIVATED
     activation_lock: ActivationLock | None = None
     provisional_until: datetime | None = None  # end of the 30 days of a Configurator-added device
+    provisional_from_activation: bool = False  # the next activation starts those 30 days anew
 
     def assign(
         self, organization: Organization | None, server: Server | None, now: datetime
@@ -131,6 +133,21 @@ class DeviceRecord:
             self.profile_status = ProfileStatus.ASSIGNED
             self.profile_assign_time, self.profile_push_time = now, None
         self.organization, self.server, self.profile = organization, server, profile
+
+    def add_provisionally(self, now: datetime, *, from_activation: bool) -> datetime:
+        """Added with Apple Configurator: for 30 days the user may leave (rule 45). Returns when they end.
+
+        They start now; `from_activation` lets the first activation after this start them anew.
+        """
+        self.provisional_from_activation = from_activation
+        self.provisional_until = now + PROVISIONAL_PERIOD
+        return self.provisional_until
+
+    def activated(self, now: datetime) -> None:
+        """The activation service issued a record."""
+        self.activation_state = ActivationState.ACTIVATED
+        if self.provisional_from_activation:
+            self.add_provisionally(now, from_activation=False)
 
     def pushed(self, now: datetime) -> bool:
         """The device fetched its profile; True the first time. A repeated fetch changes nothing (9.2)."""
@@ -235,6 +252,17 @@ class Registry:
         for serial in serial_numbers:
             record = self.records.setdefault(serial, DeviceRecord(serial_number=serial))
             record.assign(owner, target, now)
+
+    def release(self, serial_number: str, now: datetime) -> bool:
+        """The device belongs to nobody any more, and its last server's next sync says `deleted`. False: it had no owner."""
+        record = self.records.get(serial_number)
+        if record is None or record.organization is None:
+            return False
+        record.assign(None, None, now)
+        record.provisional_until, record.provisional_from_activation = None, False
+        if record.hardware is None:
+            del self.records[serial_number]
+        return True
 
     def replace_owners(
         self,

@@ -1,5 +1,7 @@
 """The registry: one record per serial number, found by UDID and key, and no device that takes another's place."""
 
+from datetime import timedelta
+
 import pytest
 
 from certs.clock import SimulatedClock
@@ -142,3 +144,38 @@ def test_only_devices_that_exist_are_devices() -> None:
     PORTAL.apply(registry, NOW)
     registry.own(["SIM7"], "A", None, NOW)
     assert [record.serial_number for record in registry.devices()] == ["SIM1"]
+
+
+def owned() -> Registry:
+    registry = registry_with(facts(1))
+    PORTAL.apply(registry, NOW)
+    registry.own(["SIM1", "SIM2"], "A", "S", NOW)
+    return registry
+
+
+def test_a_released_device_has_no_owner_and_no_profile_but_stays_known() -> None:
+    registry = owned()
+    record = registry.get("SIM1")
+    assert record is not None
+    record.add_provisionally(NOW, from_activation=True)
+    assert registry.release("SIM1", NOW)
+    assert (record.organization, record.server, record.profile) == (None, None, None)
+    assert (record.provisional_until, record.provisional_from_activation) == (None, False)
+    assert registry.provisioned("SIM1", "UDID-1") is record
+    assert not registry.release("SIM1", NOW)
+    assert registry.release("SIM2", NOW)
+    assert registry.get("SIM2") is None
+
+
+@pytest.mark.ade(45)
+@pytest.mark.parametrize("from_activation", [True, False])
+def test_the_thirty_days_start_at_the_first_activation_or_at_once(from_activation: bool) -> None:
+    record = owned().get("SIM1")
+    assert record is not None
+    assert record.add_provisionally(NOW, from_activation=from_activation) == NOW + timedelta(30)
+    later = NOW + timedelta(days=9)
+    record.activated(later)
+    start = later if from_activation else NOW
+    assert record.provisional_until == start + timedelta(days=30)
+    record.activated(later + timedelta(days=9))  # erased and activated again: no new period
+    assert record.provisional_until == start + timedelta(days=30)
