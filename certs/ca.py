@@ -15,9 +15,11 @@ from cryptography.exceptions import InvalidSignature as WrongSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from certs import crl
 from certs.certificate_profile import (
     SIMULATED,
     Extensions,
+    distribution_point,
     host_name,
     profile,
     random_serial,
@@ -76,6 +78,7 @@ class CertificateAuthority:
         ski = identity.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
         self._aki = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ski.value)
         self._crl: tuple[datetime, int, bytes] | None = None
+        self.crl_url: str | None = None  # where others find `crl()`: written into what is issued
         # What `issue_identity` shows besides the leaf: this CA, then its parents without the root.
         self.chain = (identity.certificate, *identity.chain)
 
@@ -204,6 +207,8 @@ class CertificateAuthority:
             (self._aki, False),
             *self._marks,
         ]
+        if self.crl_url is not None:
+            wanted.append((distribution_point(self.crl_url), False))
         if alternative_names:
             # RFC 5280, section 4.2.1.6: critical where the subject says nothing.
             wanted.append((x509.SubjectAlternativeName(alternative_names), not subject.rdns))
@@ -237,10 +242,21 @@ class CertificateAuthority:
                 certificate.subject.rfc4514_string(),
                 f"was not issued by {self._issuer.rfc4514_string()}",
             ) from None
-        self.index.revoke(Revocation(certificate.serial_number, self._clock.now(), reason))
-        log.info(
-            "certificate_revoked", serial=f"{certificate.serial_number:x}", reason=reason.value
-        )
+        self._revoke(certificate.serial_number, reason)
+
+    def revoke_fingerprint(
+        self, sha256: bytes, reason: x509.ReasonFlags = x509.ReasonFlags.unspecified
+    ) -> bool:
+        """Withdraw the certificate with this SHA-256; False when it is not of this CA. Reads the whole index."""
+        issued = next((item for item in self.index.history() if item.sha256 == sha256), None)
+        if issued is None:
+            return False
+        self._revoke(issued.serial_number, reason)
+        return True
+
+    def _revoke(self, serial_number: int, reason: x509.ReasonFlags) -> None:
+        self.index.revoke(Revocation(serial_number, self._clock.now(), reason))
+        log.info("certificate_revoked", serial=f"{serial_number:x}", reason=reason.value)
 
     def is_revoked(self, certificate: x509.Certificate) -> bool:
         """True only for a revoked certificate of this CA."""
@@ -250,28 +266,18 @@ class CertificateAuthority:
 
     def crl(self) -> bytes:
         """The revocation list as DER, signed anew after a revocation and when half its week is over."""
-        now, count = self._clock.now(), len(self.index.revoked)
-        if self._crl and self._crl[1] == count and now - self._crl[0] < CRL_LIFETIME / 2:
+        now, revoked = self._clock.now(), tuple(self.index.revoked.values())
+        if self._crl and self._crl[1] == len(revoked) and now - self._crl[0] < CRL_LIFETIME / 2:
             return self._crl[2]
-        builder = (
-            x509.CertificateRevocationListBuilder()
-            .issuer_name(self._issuer)
-            .last_update(now - SKEW)
-            .next_update(now + CRL_LIFETIME)
-            .add_extension(self._aki, critical=False)
-            .add_extension(x509.CRLNumber(int(now.timestamp() * 1000)), critical=False)
+        der = crl.encode(
+            self.identity,
+            self._aki,
+            revoked,
+            number=int(now.timestamp() * 1000),
+            this_update=now - SKEW,
+            next_update=now + CRL_LIFETIME,
         )
-        for revocation in self.index.revoked.values():
-            entry = (
-                x509.RevokedCertificateBuilder()
-                .serial_number(revocation.serial_number)
-                .revocation_date(revocation.revoked_at)
-            )
-            if revocation.reason is not x509.ReasonFlags.unspecified:  # RFC 5280, section 5.3.1
-                entry = entry.add_extension(x509.CRLReason(revocation.reason), critical=False)
-            builder = builder.add_revoked_certificate(entry.build())
-        der = builder.sign(self.identity.key, self._digest).public_bytes(serialization.Encoding.DER)
-        self._crl = (now, count, der)
+        self._crl = (now, len(revoked), der)
         return der
 
     def _validity(self, days: float, not_before: datetime | None) -> tuple[datetime, datetime]:

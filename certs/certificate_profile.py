@@ -89,6 +89,20 @@ def simulated_mark(certificate: x509.Certificate) -> list[tuple[x509.ExtensionTy
     return [(SIMULATED, False)]
 
 
+def distribution_point(url: str) -> x509.CRLDistributionPoints:
+    """Where the issuer's revocation list is (RFC 5280, section 4.2.1.13)."""
+    return x509.CRLDistributionPoints(
+        [
+            x509.DistributionPoint(
+                full_name=[x509.UniformResourceIdentifier(url)],
+                relative_name=None,
+                reasons=None,
+                crl_issuer=None,
+            )
+        ]
+    )
+
+
 def host_name(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host.strip("[]")))

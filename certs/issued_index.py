@@ -46,6 +46,7 @@ class IssuedIndex:
         self.revoked: dict[int, Revocation] = {}
         self.count = 0  # certificates issued
         self._descriptor: int | None = None
+        self._unwritten: list[Issued] = []  # without a file
         self.path = path
         if path is not None:
             self._load(path)
@@ -55,13 +56,21 @@ class IssuedIndex:
     def issued(self, certificate: x509.Certificate) -> None:
         """Record a certificate before anybody gets it."""
         self.count += 1
-        if self._descriptor is not None:
+        issued = Issued(
+            certificate.serial_number,
+            certificate.fingerprint(hashes.SHA256()),
+            certificate.subject.rfc4514_string(),
+            certificate.not_valid_after_utc,
+        )
+        if self._descriptor is None:
+            self._unwritten.append(issued)
+        else:
             self._append(
                 {
-                    "issued": f"{certificate.serial_number:x}",
-                    "sha256": certificate.fingerprint(hashes.SHA256()).hex(),
-                    "subject": certificate.subject.rfc4514_string(),
-                    "not_after": certificate.not_valid_after_utc.isoformat(),
+                    "issued": f"{issued.serial_number:x}",
+                    "sha256": issued.sha256.hex(),
+                    "subject": issued.subject,
+                    "not_after": issued.not_after.isoformat(),
                 }
             )
 
@@ -80,9 +89,11 @@ class IssuedIndex:
         self.revoked[revocation.serial_number] = revocation
 
     def history(self) -> Iterator[Issued]:
-        """Every certificate in the file, oldest first."""
+        """Every certificate issued, oldest first."""
+        yield from tuple(self._unwritten)
         if self.path is not None:
-            for event in _events(self.path.read_bytes()):
+            data = self.path.read_bytes()
+            for event in _events(data[: data.rfind(b"\n") + 1]):
                 if isinstance(event, Issued):
                     yield event
 
