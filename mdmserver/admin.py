@@ -3,15 +3,19 @@
 Every error is `{"error": sentence}`; a refused request changed nothing.
 """
 
+import asyncio
 import json
 from typing import Any, Final
 
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from cryptography import x509
 
 from certs.clock import Clock
 from certs.errors import MalformedMessage
+from certs.revocation import OwnRevocations
+from emulator.wire.fields import optional
 from mdmserver.admin_json import (
     command_from_json,
     command_from_plist,
@@ -25,16 +29,25 @@ from mdmserver.store.base import DeviceRecord, DeviceState, Store
 log = structlog.get_logger()
 
 PLIST_TYPES: Final = ("application/xml", "text/xml", "application/x-plist")
+# removeFromCRL is for delta lists only, and aACompromise for attribute certificates.
+REASONS: Final = tuple(
+    reason.value
+    for reason in x509.ReasonFlags
+    if reason not in (x509.ReasonFlags.remove_from_crl, x509.ReasonFlags.aa_compromise)
+)
 
 
 class AdminDoor:
     """What an administrator sees and does."""
 
-    def __init__(self, store: Store, enforcement: Enforcement, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, enforcement: Enforcement, clock: Clock, revocations: OwnRevocations
+    ) -> None:
         self._store = store
         self._enforcement = enforcement
         self._clock = clock
 
+        self._revocations = revocations
     def add_routes(self, app: web.Application) -> None:
         router = app.router
         router.add_get("/v1/devices", self.devices)
@@ -43,6 +56,7 @@ class AdminDoor:
         router.add_post("/v1/devices/{udid}/commands", self.enqueue)
         router.add_post("/v1/devices/{udid}/unenroll", self.unenroll)
         router.add_post("/v1/devices/{udid}/reset-window", self.reset_window)
+        router.add_post("/v1/devices/{udid}/revoke", self.revoke)
         router.add_get("/v1/commands/{uuid}", self.command)
 
     async def devices(self, request: web.Request) -> web.Response:
@@ -96,6 +110,18 @@ class AdminDoor:
         return web.json_response({"udid": device.udid, "unenroll": True})
 
     async def reset_window(self, request: web.Request) -> web.Response:
+    async def revoke(self, request: web.Request) -> web.Response:
+        """Withdraw the certificate that a device uses now: it is refused from now on and stands in the CRL."""
+        device = await self._device(request)
+        reason = await _reason(request)
+        sha256 = device.certificate_sha256
+        if sha256 is None or not await asyncio.to_thread(self._revocations.revoke, sha256, reason):
+            raise _error(web.HTTPConflict, f"device {device.udid} has no certificate of this CA")
+        log.info("identity_revoked", udid=device.udid, reason=reason.value)
+        return web.json_response(
+            {"udid": device.udid, "certificate_sha256": sha256.hex(), "reason": reason.value}
+        )
+
         """Let a device fetch its enrollment profile once more (rule 116)."""
         udid = request.match_info["udid"]
         count = await self._store.reset_windows(udid)
@@ -131,6 +157,24 @@ async def _command(request: web.Request) -> dict[str, Any]:
 
 
 def _error(kind: type[web.HTTPError], sentence: str) -> web.HTTPError:
+async def _reason(request: web.Request) -> x509.ReasonFlags:
+    """`{"reason": …}` with a CRLReason of RFC 5280, section 5.3.1; without a body unspecified."""
+    if not request.body_exists:
+        return x509.ReasonFlags.unspecified
+    try:
+        content = json.loads(await request.read())
+    except (ValueError, RecursionError) as error:
+        raise MalformedMessage("body", "JSON", str(error)) from error
+    name = optional(content if isinstance(content, dict) else {"reason": content}, "reason", str)
+    try:
+        reason = x509.ReasonFlags(name or "unspecified")
+    except ValueError:
+        raise MalformedMessage("reason", f"one of {', '.join(REASONS)}", name) from None
+    if reason.value not in REASONS:
+        raise MalformedMessage("reason", f"one of {', '.join(REASONS)}", name)
+    return reason
+
+
     return kind(text=json.dumps({"error": sentence}), content_type="application/json")
 
 

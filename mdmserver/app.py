@@ -21,6 +21,7 @@ from certs.acme.server import AcmeServer
 from certs.admin_guard import admin_middleware, load_token
 from certs.ca import issue_server_identity
 from certs.clock import Clock, SystemClock
+from certs.crl_door import CrlDoor
 from certs.faults import FaultPoint, no_faults
 from certs.handshake import LoggedHandshake
 from certs.identity import Identity
@@ -30,7 +31,15 @@ from emulator.config import MAX_BODY_BYTES, SHUTDOWN_TIMEOUT_S
 from mdmserver.ade import AdeDoor
 from mdmserver.admin import AdminDoor, json_errors
 from mdmserver.answers import answering
-from mdmserver.authority import AcmeIdentifiers, Authority, ScepChallenges, subject_for
+from mdmserver.assignment import Assignment
+from mdmserver.assignment_admin import AssignmentDoor
+from mdmserver.authority import (
+    AUTHORITY_FOLDER,
+    AcmeIdentifiers,
+    Authority,
+    ScepChallenges,
+    subject_for,
+)
 from mdmserver.checkin import CheckinDoor
 from mdmserver.client_identity import ClientIdentities
 from mdmserver.connect import ConnectDoor
@@ -133,7 +142,7 @@ class MdmServer:
         settings, clock = self.settings, self._clock
         if self.state is not None:
             self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder = self.state / "authority" if self.state else None
+        folder = self.state / AUTHORITY_FOLDER if self.state else None
         self.authority = await asyncio.to_thread(
             Authority.open, folder, settings.organization, clock=clock
         )
@@ -204,7 +213,9 @@ class MdmServer:
             server_id=server_id,
             tls_roots=self.tls_roots,
         )
-        identities = ClientIdentities(store, authority, clock)
+        identities = ClientIdentities(
+            store, clock, revocation=authority.revocations, client_roots=authority.client_roots
+        )
         devices = Devices(store, clock=clock, setup_commands=settings.setup_commands)
         self.enforcement = Enforcement(settings, store, profiles, clock=clock)
         self.sessions = Sessions(store, self.enforcement, clock)
@@ -249,9 +260,15 @@ class MdmServer:
             middlewares=[json_errors, admin_middleware(self.token, lambda: hosts)],
             client_max_size=MAX_BODY_BYTES,
         )
-        AdminDoor(self.store, self.enforcement, self._clock).add_routes(app)
+        AdminDoor(self.store, self.enforcement, self._clock, self.authority.revocations).add_routes(
+            app
+        )
+        AssignmentDoor(self.assignment).add_routes(app)
         return app
 
+        lists = CrlDoor(authority.issuing)
+        lists.publish(self.url)
+        lists.add_routes(app)
     def _listen(self, host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)

@@ -1,12 +1,12 @@
 """The server's own certificate authorities, and who may have a certificate from them.
 
 Three roots: one for TLS and the profile signature, one behind SCEP, one behind ACME, so that an identity's issuer says how
-it was got (rule 7). Challenges and client identifiers are one-time, bound to one device, and end with their deadline.
+it was got (rule 7). The last two may have been rolled over: the newest generation issues, devices of all are accepted. Challenges and client identifiers are one-time, bound to one device, and end with their deadline.
 """
 
 import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,14 +17,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 
-from certs import names
+from certs import generations, names
 from certs.authorize import Grant
 from certs.ca import CertificateAuthority
 from certs.clock import Clock
 from certs.csr import CertificateRequest
 from certs.errors import ChallengeRefused
+from certs.generations import Generations, label
 from certs.identity import Identity
 from certs.keys import generate
+from certs.revocation import OwnRevocations
 from certs.whole_file import write_once
 from mdmserver.store.base import Challenge, IssuedCertificate, Kind, Store
 
@@ -33,6 +35,9 @@ log = structlog.get_logger()
 SIGNING: Final = 1  # bits of a payload's Key Usage (certificates.md 1.8)
 ENCRYPTION: Final = 4
 OWN_IDENTITY_DAYS: Final = 3650.0
+AUTHORITY_FOLDER: Final = "authority"  # inside a server's state folder
+TLS_CA: Final = "MDM Server CA"
+COMMON_NAMES: Final[dict[Kind, str]] = {"scep": "MDM SCEP CA", "acme": "MDM ACME CA"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +45,8 @@ class Authority:
     """The keys of one server."""
 
     tls: CertificateAuthority  # its root is what enrollment profiles make devices trust
-    scep: CertificateAuthority
-    acme: CertificateAuthority
+    scep_generations: Generations
+    acme_generations: Generations
     ra: Identity  # RSA: opens and signs SCEP messages on behalf of the CA
     profile_signer: (
         Identity  # the same for the server's life: an update must come from it (mdm.md 2.1)
@@ -51,22 +56,23 @@ class Authority:
     def open(cls, folder: Path | None, organization: str, *, clock: Clock) -> Self:
         """The authorities of `folder`, made there at the first start; None keeps them in memory. Off the event loop."""
 
-        def authority(name: str, common_name: str) -> CertificateAuthority:
-            if folder is None:
-                return CertificateAuthority.create(
-                    common_name, clock=clock, organization=organization
-                )
-            return CertificateAuthority.open(
-                folder / name, common_name, clock=clock, organization=organization
+        def opened(kind: Kind) -> Generations:
+            return Generations.open(
+                folder, kind, COMMON_NAMES[kind], clock=clock, organization=organization
             )
 
-        tls = authority("tls", "MDM Server CA")
-        scep = authority("scep", "MDM SCEP CA")
-        acme = authority("acme", "MDM ACME CA")
+        tls = (
+            CertificateAuthority.create(TLS_CA, clock=clock, organization=organization)
+            if folder is None
+            else CertificateAuthority.open(
+                folder / "tls", TLS_CA, clock=clock, organization=organization
+            )
+        )
+        scep, acme = opened("scep"), opened("acme")
         ra = _own_identity(
             folder,
-            "scep-ra.pem",
-            lambda: scep.issue_identity(
+            label("scep-ra", scep.number) + ".pem",
+            lambda: scep.newest.issue_identity(
                 generate("rsa2048"),
                 _name(organization, "MDM SCEP RA"),
                 days=OWN_IDENTITY_DAYS,
@@ -85,15 +91,52 @@ class Authority:
                 extended_key_usage=(),
             ),
         )
-        return cls(tls=tls, scep=scep, acme=acme, ra=ra, profile_signer=signer)
+        return cls(
+            tls=tls, scep_generations=scep, acme_generations=acme, ra=ra, profile_signer=signer
+        )
+
+    @property
+    def scep(self) -> CertificateAuthority:
+        """Issues what SCEP gives out now."""
+        return self.scep_generations.newest
+
+    @property
+    def acme(self) -> CertificateAuthority:
+        """Issues what ACME gives out now."""
+        return self.acme_generations.newest
+
+    @property
+    def issuing(self) -> dict[str, CertificateAuthority]:
+        """Every CA of device identities, newest and earlier, by its name."""
+        return dict([*self.scep_generations.labelled(), *self.acme_generations.labelled()])
 
     @property
     def client_roots(self) -> tuple[x509.Certificate, ...]:
         """Whose certificates may open a TLS connection."""
-        return (self.scep.certificate, self.acme.certificate)
+        return tuple(authority.certificate for authority in self.issuing.values())
 
-    def is_revoked(self, certificate: x509.Certificate) -> bool:
-        return self.scep.is_revoked(certificate) or self.acme.is_revoked(certificate)
+    @property
+    def revocations(self) -> OwnRevocations:
+        """Which identities are no longer good."""
+        return OwnRevocations(tuple(self.issuing.values()))
+
+
+def roll_over(state: Path, kinds: Sequence[Kind], organization: str, *, clock: Clock) -> list[str]:
+    """Give a stopped server's SCEP or ACME identities a new CA from its next start on; the CAs' names. Off the event loop.
+
+    Raises FileNotFoundError for a folder without a server.
+    """
+    made = [
+        generations.roll_over(
+            state / AUTHORITY_FOLDER,
+            kind,
+            COMMON_NAMES[kind],
+            clock=clock,
+            organization=organization,
+        )
+        for kind in kinds
+    ]
+    return [names.text(authority.certificate.subject) for authority in made]
 
 
 def _name(organization: str, common_name: str) -> x509.Name:

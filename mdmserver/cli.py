@@ -5,8 +5,9 @@ import contextlib
 import signal
 import sys
 import tempfile
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,11 +20,6 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps `serve` a subcommand."""
 
 
 @app.command()
@@ -50,6 +46,13 @@ def serve(
         list[Path] | None,
         typer.Option(help="PEM file: a root to which device attestations must lead. Repeatable."),
     ] = None,
+    assignment_url: Annotated[
+        str | None, typer.Option(help="Base URL of the device assignment API (a stand-in).")
+    ] = None,
+    assignment_root: Annotated[
+        list[Path] | None,
+        typer.Option(help="PEM file: a root to which that URL must lead. Repeatable."),
+    ] = None,
 ) -> None:
     """Serve until Ctrl-C."""
     _set_up_logging()
@@ -57,7 +60,12 @@ def serve(
 
     overrides: dict[str, Any] = {
         name: value
-        for name, value in (("host", host), ("port", port), ("admin_port", admin_port))
+        for name, value in (
+            ("host", host),
+            ("port", port),
+            ("admin_port", admin_port),
+            ("assignment_url", assignment_url),
+        )
         if value is not None
     }
     try:
@@ -66,7 +74,8 @@ def serve(
             folder = state or Path(
                 stack.enter_context(tempfile.TemporaryDirectory(prefix="mdm-server-"))
             )
-            asyncio.run(_serve(settings, folder, apple_root or [], attestation_root or []))
+            roots = (apple_root or [], attestation_root or [], assignment_root or [])
+            asyncio.run(_serve(settings, folder, *roots))
     except ConfigurationError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from error
@@ -75,6 +84,50 @@ def serve(
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+class Identities(StrEnum):
+    """Which identities a roll-over is about."""
+
+    SCEP = "scep"
+    ACME = "acme"
+    BOTH = "both"
+
+
+@app.command()
+def roll_over(
+    state: Annotated[Path, typer.Option(help="Folder of a server that does not run now.")],
+    identities: Annotated[Identities, typer.Option(help="Whose CA is replaced.")] = Identities.BOTH,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings of that server, for its organization.")
+    ] = None,
+) -> None:
+    """Give device identities a new CA from the next start on; devices of the old one stay accepted."""
+    _set_up_logging()
+    from certs.clock import SystemClock
+    from certs.errors import CertsError
+    from emulator.errors import ConfigurationError
+    from mdmserver.authority import roll_over as make
+
+    kinds: list[Literal["scep", "acme"]] = []
+    if identities is not Identities.ACME:
+        kinds.append("scep")
+    if identities is not Identities.SCEP:
+        kinds.append("acme")
+    try:
+        organization = _settings(config, {}).organization
+        made = make(state, kinds, organization, clock=SystemClock())
+    except ConfigurationError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from error
+    except OSError as error:
+        typer.echo(f"cannot roll over: {error.filename}: {error.strerror}", err=True)
+        raise typer.Exit(1) from error
+    except CertsError as error:
+        typer.echo(f"cannot roll over: {error}", err=True)
+        raise typer.Exit(1) from error
+    for name in made:
+        typer.echo(f"from the next start on  {name}")
 
 
 def _settings(config: Path | None, overrides: dict[str, Any]) -> "Settings":
@@ -87,7 +140,11 @@ def _settings(config: Path | None, overrides: dict[str, Any]) -> "Settings":
 
 
 async def _serve(
-    settings: "Settings", state: Path, apple_roots: list[Path], attestation_roots: list[Path]
+    settings: "Settings",
+    state: Path,
+    apple_roots: list[Path],
+    attestation_roots: list[Path],
+    assignment_roots: list[Path],
 ) -> None:
     from mdmserver.app import TOKEN_FILE, MdmServer
     from mdmserver.settings import read_certificates
@@ -100,6 +157,9 @@ async def _serve(
         ),
         attestation_roots=read_certificates(
             [*settings.attestation_roots, *attestation_roots], "attestation_roots"
+        ),
+        assignment_roots=read_certificates(
+            [*settings.assignment_roots, *assignment_roots], "assignment_roots"
         ),
     )
     stop = asyncio.Event()

@@ -6,6 +6,7 @@ still good at the injected clock's time, and the device it was issued to.
 
 import base64
 import binascii
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,9 +16,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from certs import cms, tls, trust
+from certs.authorize import RevocationStatus
 from certs.clock import Clock
 from certs.errors import MalformedMessage, UntrustedCertificate
-from mdmserver.authority import Authority
 from mdmserver.errors import CertificateRefused
 from mdmserver.store.base import IssuedCertificate, Store
 
@@ -37,9 +38,17 @@ class Caller:
 class ClientIdentities:
     """Recognises callers."""
 
-    def __init__(self, store: Store, authority: Authority, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        revocation: RevocationStatus,
+        client_roots: Sequence[x509.Certificate],
+    ) -> None:
         self._store = store
-        self._authority = authority
+        self._revocation = revocation
+        self._client_roots = client_roots
         self._clock = clock
 
     async def identify(self, request: web.Request, body: bytes) -> Caller:
@@ -48,7 +57,7 @@ class ClientIdentities:
         issued = await self._store.certificate(certificate.fingerprint(hashes.SHA256()))
         if issued is None:
             raise CertificateRefused(self._why_unknown(certificate))
-        if self._authority.is_revoked(certificate):
+        if await self._revocation.is_revoked(certificate):
             raise CertificateRefused(f"that of {issued.udid} is revoked")
         if issued.superseded:
             raise CertificateRefused(f"that of {issued.udid} was replaced by a later one")
@@ -73,7 +82,7 @@ class ClientIdentities:
     def _why_unknown(self, certificate: x509.Certificate) -> str:
         name = trust.name_of(certificate)
         try:
-            trust.verify_chain(certificate, [], self._authority.client_roots, at=None)
+            trust.verify_chain(certificate, [], self._client_roots, at=None)
         except UntrustedCertificate as error:
             return f"not one of this server's: {error}"
         return f"{name} was issued to no device"

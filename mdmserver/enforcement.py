@@ -95,9 +95,12 @@ class Enforcement:
         changed = [v.record for v in verdicts if records.get(v.record.rule) != v.record]
         if changed:
             await self._store.record_rules(device.udid, changed)
-        for verdict in verdicts:
-            if verdict.mend and verdict.record.rule not in kept:
-                await self._mend(device, Rule(verdict.record.rule), wanted)
+        mends = [Rule(v.record.rule) for v in verdicts if v.mend and v.record.rule not in kept]
+        if Rule.LOCK in mends and Rule.IDENTITY in mends:
+            # One profile mends both, and a second would end the code of the first.
+            mends.remove(Rule.IDENTITY)
+        for rule in mends:
+            await self._mend(device, rule, wanted)
 
     async def verify(self, device: DeviceRecord, answers: Answers, mended: set[Rule]) -> None:
         """The second look, after acknowledged mends: did they hold?"""
@@ -137,7 +140,15 @@ class Enforcement:
             await self._store.report(device.udid, report)
         os_version = report.os_version or device.os_version
         wanted = WantedState.of(version, name=self.name_of(device), os_version=os_version)
-        return wanted, reported
+        return wanted, replace(reported, identity=await self._identity(device))
+
+    async def _identity(self, device: DeviceRecord) -> str | None:
+        bound = await self._store.certificate(device.certificate_sha256 or b"")
+        if bound is None:
+            return None
+        return policy.identity_state(
+            bound.not_after, self._settings.renewal_before, self._clock.now()
+        )
 
     async def _withdraw_outdated(
         self, device: DeviceRecord, verdicts: list[Verdict], wanted: WantedState

@@ -7,6 +7,7 @@ Pure decisions: records and facts come in, verdicts go out; `enforcement` asks d
 | `name` | the template's name | Settings/DeviceName, supervised devices only |
 | `lock` | the enrollment profile is not removable | that profile, sent again to supervised devices that list it |
 | `supervision` | as assigned | nothing: no command sets it |
+| `identity` | a certificate that does not end soon | the enrollment profile, sent again as for `lock` |
 """
 
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from mdmserver.store.base import ProfileVersion, RuleRecord
 
 MAX_FAILURES: Final = 3  # from then on a mend is tried only once in a while
 RETRY_AFTER: Final = timedelta(hours=24)
+CURRENT: Final = "current"  # of an identity that need not be renewed yet
 ALWAYS_SUPERVISED_SINCE: Final = version_key("13.0")  # ADE devices ignore is_supervised (rule 16)
 
 
@@ -29,6 +31,7 @@ class Rule(StrEnum):
     NAME = "name"
     LOCK = "lock"
     SUPERVISION = "supervision"
+    IDENTITY = "identity"
 
 
 class RuleState(StrEnum):
@@ -71,6 +74,7 @@ class ReportedState:
     supervised: bool | None = None
     listed: bool | None = None  # is the enrollment profile in ProfileList
     removal_disallowed: bool | None = None
+    identity: str | None = None  # CURRENT, or when it ends; of the server's own knowledge
 
     @property
     def locked(self) -> bool | None:
@@ -118,6 +122,11 @@ def judge(
         verdicts.append(
             _mendable(before(Rule.LOCK), wanted.locked, reported.locked, now, possible=possible)
         )
+    if reported.identity is not None and reported.supervised is not None:
+        possible = reported.supervised and reported.listed is not False
+        verdicts.append(
+            _mendable(before(Rule.IDENTITY), CURRENT, reported.identity, now, possible=possible)
+        )
     return verdicts
 
 
@@ -131,6 +140,7 @@ def verify(
     facts: dict[Rule, tuple[str | bool | None, str | bool | None]] = {
         Rule.NAME: (wanted.name, reported.name),
         Rule.LOCK: (wanted.locked, reported.locked),
+        Rule.IDENTITY: (CURRENT, reported.identity),
     }
     verdicts = []
     for rule in mended:
@@ -144,6 +154,13 @@ def verify(
             else Verdict(record=failed(replace(record, wanted=want, reported=got)))
         )
     return verdicts
+
+
+def identity_state(not_after: datetime, renewal_before: timedelta | None, now: datetime) -> str:
+    """What stands for a certificate in `ReportedState`."""
+    if renewal_before is None or not_after - now > renewal_before:
+        return CURRENT
+    return f"ends {not_after:%FT%TZ}"
 
 
 def failed(record: RuleRecord) -> RuleRecord:

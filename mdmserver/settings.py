@@ -1,13 +1,14 @@
 """Settings of one server: a YAML file, every scalar read as text, every mistake reported at once."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 from urllib.parse import urlsplit
 
 import yaml
 from cryptography import x509
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from emulator.errors import ConfigurationError
 from emulator.settings_file import FileModel, parse
@@ -43,6 +44,8 @@ class Settings(FileModel):
     identity_days: float = Field(365, gt=0)
     acme_key_size: int = 384
     allow_unattested: bool = False
+    # None: a third of identity_days, at most 30; 0: identities are left to expire.
+    renew_days_before: float | None = Field(None, ge=0)
     machine_info_roots: tuple[Path, ...] = ()
     attestation_roots: tuple[Path, ...] = ()
 
@@ -117,6 +120,20 @@ def _typed_commands(text: str) -> tuple[dict[str, Any], ...]:
     """Commands keep YAML's own types: their numbers and booleans travel to devices as such."""
     content = yaml.safe_load(text) or {}
     return tuple(content.get("setup_commands") or ())
+
+    @model_validator(mode="after")
+    def _renewed_in_time(self) -> Self:
+        if self.renew_days_before is not None and self.renew_days_before >= self.identity_days:
+            raise ValueError("renew_days_before must be less than identity_days")
+        return self
+
+    @property
+    def renewal_before(self) -> timedelta | None:
+        """How long before its end an identity is renewed; None: never."""
+        days = self.renew_days_before
+        if days is None:
+            days = min(30.0, self.identity_days / 3)
+        return timedelta(days=days) if days else None
 
 
 def read_certificates(paths: Sequence[Path], source: str) -> list[x509.Certificate]:
