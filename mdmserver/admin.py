@@ -28,13 +28,13 @@ from mdmserver.store.base import DeviceRecord, DeviceState, Store
 
 log = structlog.get_logger()
 
-PLIST_TYPES: Final = ("application/xml", "text/xml", "application/x-plist")
 # removeFromCRL is for delta lists only, and aACompromise for attribute certificates.
 REASONS: Final = tuple(
     reason.value
     for reason in x509.ReasonFlags
     if reason not in (x509.ReasonFlags.remove_from_crl, x509.ReasonFlags.aa_compromise)
 )
+PLIST_TYPES: Final = ("application/xml", "text/xml", "application/x-plist")
 
 
 class AdminDoor:
@@ -46,8 +46,8 @@ class AdminDoor:
         self._store = store
         self._enforcement = enforcement
         self._clock = clock
-
         self._revocations = revocations
+
     def add_routes(self, app: web.Application) -> None:
         router = app.router
         router.add_get("/v1/devices", self.devices)
@@ -55,8 +55,8 @@ class AdminDoor:
         router.add_get("/v1/devices/{udid}/commands", self.commands)
         router.add_post("/v1/devices/{udid}/commands", self.enqueue)
         router.add_post("/v1/devices/{udid}/unenroll", self.unenroll)
-        router.add_post("/v1/devices/{udid}/reset-window", self.reset_window)
         router.add_post("/v1/devices/{udid}/revoke", self.revoke)
+        router.add_post("/v1/devices/{udid}/reset-window", self.reset_window)
         router.add_get("/v1/commands/{uuid}", self.command)
 
     async def devices(self, request: web.Request) -> web.Response:
@@ -109,7 +109,6 @@ class AdminDoor:
         log.info("marked_to_unenroll", udid=device.udid)
         return web.json_response({"udid": device.udid, "unenroll": True})
 
-    async def reset_window(self, request: web.Request) -> web.Response:
     async def revoke(self, request: web.Request) -> web.Response:
         """Withdraw the certificate that a device uses now: it is refused from now on and stands in the CRL."""
         device = await self._device(request)
@@ -122,6 +121,7 @@ class AdminDoor:
             {"udid": device.udid, "certificate_sha256": sha256.hex(), "reason": reason.value}
         )
 
+    async def reset_window(self, request: web.Request) -> web.Response:
         """Let a device fetch its enrollment profile once more (rule 116)."""
         udid = request.match_info["udid"]
         count = await self._store.reset_windows(udid)
@@ -156,7 +156,6 @@ async def _command(request: web.Request) -> dict[str, Any]:
         raise MalformedMessage("command", "JSON", str(error)) from error
 
 
-def _error(kind: type[web.HTTPError], sentence: str) -> web.HTTPError:
 async def _reason(request: web.Request) -> x509.ReasonFlags:
     """`{"reason": …}` with a CRLReason of RFC 5280, section 5.3.1; without a body unspecified."""
     if not request.body_exists:
@@ -175,6 +174,7 @@ async def _reason(request: web.Request) -> x509.ReasonFlags:
     return reason
 
 
+def _error(kind: type[web.HTTPError], sentence: str) -> web.HTTPError:
     return kind(text=json.dumps({"error": sentence}), content_type="application/json")
 
 

@@ -250,6 +250,9 @@ class MdmServer:
             certificate_days=settings.identity_days,
             base_url=self.url,
         ).add_routes(app, ACME_PATH)
+        lists = CrlDoor(authority.issuing)
+        lists.publish(self.url)
+        lists.add_routes(app)
         app.router.add_get("/healthz", _healthz)
         return app
 
@@ -266,9 +269,6 @@ class MdmServer:
         AssignmentDoor(self.assignment).add_routes(app)
         return app
 
-        lists = CrlDoor(authority.issuing)
-        lists.publish(self.url)
-        lists.add_routes(app)
     def _listen(self, host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)

@@ -42,10 +42,10 @@ class Settings(FileModel):
     access_rights: int = Field(8191, ge=1, le=8191)
     challenge_minutes: float = Field(15, gt=0)
     identity_days: float = Field(365, gt=0)
-    acme_key_size: int = 384
-    allow_unattested: bool = False
     # None: a third of identity_days, at most 30; 0: identities are left to expire.
     renew_days_before: float | None = Field(None, ge=0)
+    acme_key_size: int = 384
+    allow_unattested: bool = False
     machine_info_roots: tuple[Path, ...] = ()
     attestation_roots: tuple[Path, ...] = ()
 
@@ -93,6 +93,20 @@ class Settings(FileModel):
                 raise ValueError("DeviceConfigured is sent by itself, as the last command")
         return commands
 
+    @model_validator(mode="after")
+    def _renewed_in_time(self) -> Self:
+        if self.renew_days_before is not None and self.renew_days_before >= self.identity_days:
+            raise ValueError("renew_days_before must be less than identity_days")
+        return self
+
+    @property
+    def renewal_before(self) -> timedelta | None:
+        """How long before its end an identity is renewed; None: never."""
+        days = self.renew_days_before
+        if days is None:
+            days = min(30.0, self.identity_days / 3)
+        return timedelta(days=days) if days else None
+
     @property
     def sends_supervised(self) -> bool:
         """What the assignment says: a locked profile is always supervised, else FLAGS_INVALID."""
@@ -120,20 +134,6 @@ def _typed_commands(text: str) -> tuple[dict[str, Any], ...]:
     """Commands keep YAML's own types: their numbers and booleans travel to devices as such."""
     content = yaml.safe_load(text) or {}
     return tuple(content.get("setup_commands") or ())
-
-    @model_validator(mode="after")
-    def _renewed_in_time(self) -> Self:
-        if self.renew_days_before is not None and self.renew_days_before >= self.identity_days:
-            raise ValueError("renew_days_before must be less than identity_days")
-        return self
-
-    @property
-    def renewal_before(self) -> timedelta | None:
-        """How long before its end an identity is renewed; None: never."""
-        days = self.renew_days_before
-        if days is None:
-            days = min(30.0, self.identity_days / 3)
-        return timedelta(days=days) if days else None
 
 
 def read_certificates(paths: Sequence[Path], source: str) -> list[x509.Certificate]:
