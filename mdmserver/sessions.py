@@ -49,7 +49,7 @@ class Session:
     verifying: bool = False
     mended: set[Rule] = field(default_factory=set)  # acknowledged in this session
     refused: set[str] = field(default_factory=set)  # CommandUUIDs answered NotNow
-    not_now: bool = False
+    query_put_off: bool = False
 
 
 class Sessions:
@@ -98,7 +98,7 @@ class Sessions:
             if response.status is Status.ACKNOWLEDGED:
                 session.answers[question] = response
             else:
-                session.not_now |= response.status is Status.NOT_NOW
+                session.query_put_off |= response.status is Status.NOT_NOW
                 log.warning(
                     "query_refused",
                     udid=device.udid,
@@ -119,7 +119,6 @@ class Sessions:
         elif not recorded.first:
             log.info("result_repeated", udid=device.udid, command=uuid)
         elif response.status is Status.NOT_NOW:
-            session.not_now = True
             session.refused.add(uuid)
         else:
             await self._finished(session, device, recorded.command, response)
@@ -191,8 +190,11 @@ class Sessions:
         return command.body
 
     async def _release(self, session: Session, device: DeviceRecord) -> bool:
-        """Queue DeviceConfigured, once per enrollment and only when nothing was put off (bug N06)."""
-        if device.state is not DeviceState.AWAITING_CONFIGURATION or session.not_now:
+        """Queue DeviceConfigured, once per enrollment and only when nothing was put off (bug N06).
+
+        A command that was put off is still open, which the store sees; a query is not in the queue.
+        """
+        if device.state is not DeviceState.AWAITING_CONFIGURATION or session.query_put_off:
             return False
         command = command_of({"request_type": "DeviceConfigured"})
         return await self._store.enqueue_device_configured(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from certs.clock import SimulatedClock
-from emulator.wire.command import Command, Status
+from emulator.wire.command import Command, Status, decode_command
 from emulator.wire.profile import AcmePayload, ScepPayload
 from tests.mdmserver.harness import MINUTE, Apple, RawDevice, old_device, world
 
@@ -134,6 +134,47 @@ async def test_a_mend_put_off_is_no_failure_and_keeps_its_uuid() -> None:
         sent = {c.command_uuid for c in device.seen if c.request_type == "Settings"}
         assert len(sent) == 1
         assert device.name == "iPhone-SIM0000001"
+
+
+async def test_a_refusal_that_is_sent_again_counts_once() -> None:
+    async with world() as w:
+        device = w.device()
+        await device.enroll()
+        mend = await mend_in_flight(device)
+        for _ in range(2):  # the answer to the first got lost
+            await device.answer(mend, Status.ERROR)
+        assert (await rule(device, "name"))["failures"] == 1
+
+
+async def test_the_late_answer_to_a_withdrawn_mend_counts_for_nothing() -> None:
+    async with world() as w:
+        device = w.device()
+        await device.enroll()
+        mend = await mend_in_flight(device)
+        device.name = "iPhone-SIM0000001"
+        assert await device.session() == QUERIES
+        await device.answer(mend, Status.ERROR)
+        found = await rule(device, "name")
+        assert (found["state"], found["failures"]) == ("ok", 0)
+
+
+async def test_a_device_that_answered_nothing_has_not_reported() -> None:
+    async with world() as w:
+        device = w.device()
+        await device.enroll()
+        await device.session(DeviceInformation=Status.ERROR, ProfileList=Status.ERROR)
+        assert (await device.shown())["last_reported"] is None
+
+
+async def mend_in_flight(device: RawDevice) -> Command:
+    """A session up to the command that gives the name."""
+    answer = await device.idle()
+    for _ in QUERIES:
+        query = decode_command(answer.body)
+        answer = await device.answer(query, **device.result(query))
+    mend = decode_command(answer.body)
+    assert mend.request_type == "Settings"
+    return mend
 
 
 async def test_an_open_mend_that_is_no_longer_needed_is_withdrawn() -> None:

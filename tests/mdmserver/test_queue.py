@@ -188,6 +188,18 @@ async def test_two_requests_of_one_device_at_once_are_taken_in_turn() -> None:
         assert await device.session() == QUERIES
 
 
+async def test_a_result_sent_twice_at_once_is_taken_in_turn() -> None:
+    async with world() as w:
+        device = w.device()
+        await settled(device)
+        await device.enqueue("SecurityInfo")
+        last = decode_command((await after_queries(device)).body)
+        answers = await asyncio.gather(*(device.answer(last) for _ in range(2)))
+        assert [answer.status for answer in answers] == [200, 200]
+        # One ended the session, the other began a new one.
+        assert sorted(len(answer.body) > 0 for answer in answers) == [False, True]
+
+
 # -- Setup Assistant --------------------------------------------------------------------------------------------------
 
 SETUP = ({"request_type": "SecurityInfo"}, {"request_type": "InstallProfile", "Payload": b"<x/>"})
