@@ -17,3 +17,4 @@ SHUTDOWN_TIMEOUT_S: Final = 5.0
 MAX_COMMANDS_PER_SESSION: Final = 1000  # a server that never ends a session is an error of its own
 MAX_AWAITING_FAILURES: Final = 3  # check-ins in a row that may fail while awaiting configuration
 CLOUD_CONFIGURATION_RETRIES: Final = 3  # after HTTP 503, before the device gives up with 34006
+REGISTRATION_TIMEOUT_S: Final = 15.0  # until the push stand-in has confirmed a token

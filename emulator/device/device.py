@@ -95,6 +95,7 @@ class Enrollment:
     push_magic: str = field(default="", repr=False)
     unlock_token: bytes | None = field(default=None, repr=False)
     awaiting_configuration: bool = False  # as the last TokenUpdate said
+    token_update_due: bool = False  # the server has not heard of this token or PushMagic yet
 
     def allows(self, rights: int) -> bool:
         """Whether the payload granted all of these access rights."""

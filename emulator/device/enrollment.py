@@ -79,6 +79,9 @@ async def complete(device: Device, surroundings: Surroundings) -> None:
 async def send_token_update(device: Device, surroundings: Surroundings) -> HttpResponse:
     """Tell the server where to push to; what its answer means depends on where the device stands."""
     message = token_update_message(device)
+    if surroundings.push is not None:
+        # The server may push as soon as it knows the token.
+        await surroundings.push.register(device)
     async with open_channel(device, surroundings, check_in=True) as channel:
         return await channel.check_in("token_update", message)
 

@@ -18,6 +18,7 @@ from emulator.device.commands.outcome import Outcome
 from emulator.device.commands.power import restart
 from emulator.device.commands.registry import run
 from emulator.device.device import After, Answer, Device, Outbox
+from emulator.device.push import announce_token
 from emulator.device.surroundings import Surroundings
 from emulator.device.typed_errors import refusal
 from emulator.device.unenrollment import ends_management, leave, unenroll
@@ -50,6 +51,8 @@ async def check_in(device: Device, surroundings: Surroundings) -> SessionReport:
     """Run one session. Raises PeerRefused or StepTimeout; an undelivered result is kept for the next one."""
     if not device.managed:
         raise IllegalTransition(f"a device that is {device.state.value} has no MDM session")
+    if device.enrollment is not None and device.enrollment.token_update_due:
+        await announce_token(device, surroundings)
     async with Session(device, surroundings) as session:
         report = await session.run()
     log.debug("session", **device.facts(), commands=report.commands, not_now=report.not_now)

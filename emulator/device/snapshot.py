@@ -155,6 +155,32 @@ def thaw(data: bytes) -> Device:
         raise MalformedMessage("device snapshot", "a frozen device", str(error)) from error
 
 
+class PushAddress(msgspec.Struct, frozen=True):
+    """How an enrolled device is woken."""
+
+    topic: str
+    push_token: bytes = b""
+    push_magic: str = ""
+
+
+class _PushAddressOnly(msgspec.Struct):
+    """A row of which nothing else is read: no key, no certificate."""
+
+    enrollment: PushAddress | None = None
+
+
+_push_decoder: Final = msgspec.msgpack.Decoder(_PushAddressOnly)
+
+
+def push_address(data: bytes) -> PushAddress | None:
+    """Where a frozen device is pushed to, in a few microseconds; None for one that is not. Raises MalformedMessage."""
+    try:
+        address = _push_decoder.decode(data).enrollment
+    except msgspec.DecodeError as error:
+        raise MalformedMessage("device snapshot", "a frozen device", str(error)) from error
+    return address if address is not None and address.push_token else None
+
+
 def _thaw(row: _Snapshot) -> Device:
     configuration = row.cloud_configuration
     return Device(

@@ -7,7 +7,7 @@ whole fleet.
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from certs.clock import Clock
 from certs.errors import CertsError, TransportError
@@ -57,6 +57,14 @@ class Behaviour:
     not_now_while_locked: frozenset[str] = NOT_NOW_WHILE_LOCKED
 
 
+class PushRegistration(Protocol):
+    """Where a device makes its push token known, so that pushes reach it."""
+
+    async def register(self, device: "Device") -> None:
+        """The device is about to tell its server of this token. Raises PeerRefused or StepTimeout."""
+        ...
+
+
 async def _keep_nothing(device: "Device") -> None:
     """The checkpoint of a device that nobody stores."""
 
@@ -79,6 +87,7 @@ class Surroundings:
     checkpoint: Callable[["Device"], Awaitable[None]] = _keep_nothing
     on_timing: Callable[["Device", Timing], None] = _time_nothing
     faults: FaultPoint = no_faults
+    push: PushRegistration | None = None  # None: nobody pushes; tokens are made up
     line: Line | None = None  # to the MDM server, where several steps share one
 
     def timing_for(self, device: "Device") -> Callable[[Timing], None]:

@@ -11,7 +11,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from emulator import settings_file
+from emulator.apple.push_settings import PushSettings
 from emulator.errors import ConfigurationError
+from emulator.fleet.spells import OfflineSpells
 from emulator.hardware import Hardware, model, models
 from emulator.settings_file import FileModel
 
@@ -55,6 +57,15 @@ class AppleSection(FileModel):
         None, description="portal YAML for stand-ins that this run starts itself"
     )
     activation: Literal["full", "lite", "off"] = "full"
+    push: PushSettings = Field(
+        PushSettings(), description="APNs of stand-ins that this run starts itself"
+    )
+    proxy_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="start a CONNECT proxy that leads Apple's names to these stand-ins; 0: any port",
+    )
 
     @model_validator(mode="after")
     def _running_or_started(self) -> Self:
@@ -105,11 +116,34 @@ class Group(FileModel):
 
 
 class Wake(FileModel):
-    """What makes enrolled devices check in: nothing but the user, or every so often."""
+    """What makes enrolled devices check in: pushes through our APNs, a clock, or nothing but the user.
 
-    poll_s: float | None = Field(
-        None, gt=0, description="seconds between check-ins of one device; none: manual"
+    Without a word about it devices can be pushed, and a command that enrolls ends when all are enrolled.
+    """
+
+    push: bool | None = Field(
+        None, description="true: stay and sleep until pushed; false: no push tokens at the stand-in"
     )
+    poll_s: float | None = Field(
+        None, gt=0, description="stay, and let each device check in every so many seconds"
+    )
+    offline: OfflineSpells | None = Field(
+        None, description="devices that are out of reach now and then, while they wait for pushes"
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.push and self.poll_s is not None:
+            raise ValueError("push and poll_s exclude each other")
+        if self.offline is not None and self.mode != "push":
+            raise ValueError("offline is for devices that wake by push")
+        return self
+
+    @property
+    def mode(self) -> Literal["push", "poll", "manual"]:
+        if self.poll_s is not None:
+            return "poll"
+        return "manual" if self.push is False else "push"
 
 
 class BehaviourSection(FileModel):

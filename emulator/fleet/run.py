@@ -33,12 +33,16 @@ from emulator.device.state import State
 from emulator.device.surroundings import AppleEndpoints, Behaviour, Surroundings
 from emulator.errors import ConfigurationError
 from emulator.fleet.admin_client import AdminClient
+from emulator.fleet.courier import Courier, LocalCourier, SocketCourier
 from emulator.fleet.fleet import DevicePlan, FleetFile, plan
 from emulator.fleet.provision import FactoryKeys, assign, register
 from emulator.fleet.runner import DEFAULT_CONCURRENCY, Outcome, Runner, describe
+from emulator.fleet.spells import run_spells
 from emulator.fleet.stats import Stats
 from emulator.fleet.store import DeviceRow, FleetStore
+from emulator.fleet.wake import Waker
 from emulator.http import HttpDoor, TrustSet
+from emulator.http.tls import TlsContexts
 
 STORE_NAME: Final = "fleet.sqlite"
 UNPROVISIONED: Final = "UNPROVISIONED"  # a row that holds keys, but no certificates yet
@@ -96,6 +100,7 @@ class FleetRun:
         self.fleet = self._given or await self._remembered()
         self.keys: KeySource = KeyPool() if self.fleet.keys == "pool" else FreshKeys()
         url, admin_url, token = await self._stand_ins()
+        self.waker = Waker() if self.fleet.wake.mode == "push" else None
         self._door = HttpDoor(clock=options.clock, hosts=options.hosts, faults=options.faults)
         self._session = await self._stack.enter_async_context(
             self._door.session(trust=self._trust(), user_agent="mdm-emulator")
@@ -106,6 +111,26 @@ class FleetRun:
             self._surroundings(url),
             stats=self.stats,
             concurrency=options.concurrency,
+            on_settled=self.waker.settle if self.waker else lambda device: None,
+        )
+        if self.waker is not None:
+            self.waker.attach(self.runner, self._courier(self.waker, url, token))
+            self._stack.push_async_callback(self.waker.close)
+
+    def _courier(self, waker: Waker, url: str, token: str) -> Courier:
+        """Calls to stand-ins of our own, a WebSocket to others."""
+        clock = self._options.clock
+        if self._own is not None:
+            return LocalCourier(self._own.push, waker.subscriptions, waker.arrived, clock)
+        return SocketCourier(
+            url,
+            token,
+            waker.subscriptions,
+            waker.arrived,
+            context=TlsContexts().for_connection(self._trust(), None).context,
+            hosts=self._options.hosts,
+            clock=clock,
+            seed=self.fleet.seed,
         )
 
     def admin_client(self, url: str, token: str, *, step: str) -> AdminClient:
@@ -137,7 +162,13 @@ class FleetRun:
         pki = await asyncio.to_thread(SimPKI.open, folder, self._options.clock)
         self._own = await self._stack.enter_async_context(
             AppleServices(
-                pki=pki, clock=self._options.clock, portal=portal, faults=self._options.faults
+                pki=pki,
+                clock=self._options.clock,
+                portal=portal,
+                push=self.fleet.apple.push,
+                proxy_port=self.fleet.apple.proxy_port,
+                proxy_folder=folder / "proxy",
+                faults=self._options.faults,
             )
         )
         return self._own.url, self._own.admin_url, self._own.token
@@ -163,6 +194,7 @@ class FleetRun:
                 activation=self.fleet.apple.activation, **self.fleet.behaviour.model_dump()
             ),
             faults=self._options.faults,
+            push=self.waker,
         )
 
     @property
@@ -178,6 +210,23 @@ class FleetRun:
         if self.fleet.enroll_url is not None:
             return UrlEnrollment(self.fleet.enroll_url)
         return AutomatedEnrollment()
+
+    async def sleep_until_pushed(self) -> None:
+        """Every enrolled device sleeps and wakes by push, and goes through its offline spells, until cancelled."""
+        if self.waker is None:
+            raise ConfigurationError("wake", ["this fleet does not wake by push"])
+        await self.waker.listen(await self.store.rows())
+        spells = self.fleet.wake.offline
+        if spells is None:
+            await asyncio.Event().wait()
+        else:
+            await run_spells(
+                self.waker,
+                self.waker.serials(),
+                spells,
+                seed=self.fleet.seed,
+                clock=self._options.clock,
+            )
 
     async def remember(self) -> None:
         """Keep the fleet file in the store, for later check-ins."""

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Final
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -59,11 +60,17 @@ class Runner:
         *,
         stats: Stats | None = None,
         concurrency: int = DEFAULT_CONCURRENCY,
+        on_settled: Callable[[Device], None] = lambda device: None,
     ) -> None:
+        """`on_settled` hears of each device whose run is over."""
         self.store = store
         self.stats = stats or Stats()
+        self.concurrency = concurrency
+        self.reads_anew = False  # a row that was given may be old: others wake devices, too
         self._surroundings = surroundings
-        self._concurrency = concurrency
+        self._on_settled = on_settled
+        # One run of a device at a time, whoever asks for it.
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def enroll(
         self, rows: Sequence[DeviceRow], way: EnrollmentWay, progress: Progress | None = None
@@ -85,6 +92,11 @@ class Runner:
                 await check_in(device, surroundings)
 
         return await self._run_all(rows, run, progress)
+
+    async def wake(self, serial: str) -> Outcome | None:
+        """Let one device check in, as its row stands now; None when there is no such device."""
+        row = await self.store.find(serial)
+        return None if row is None else (await self.check_in([row]))[0]
 
     async def keep_checking_in(
         self, rows: Sequence[DeviceRow], every_s: float, rounds: int | None = None
@@ -112,10 +124,12 @@ class Runner:
         self, row: DeviceRow, action: Callable[[Device, Surroundings], Awaitable[None]]
     ) -> Outcome:
         """Let one device do something and store it; an EmulatorError goes to the caller."""
-        device, surroundings = self._wake(row)
-        await action(device, surroundings)
-        await self._save(row, device)
-        return describe(device)
+        async with self._turn(row):
+            device, surroundings = self._wake(await self._current(row))
+            await action(device, surroundings)
+            await self._save(row, device)
+            self._on_settled(device)
+            return describe(device)
 
     async def _run_all(
         self,
@@ -135,24 +149,35 @@ class Runner:
 
         # The workers share one iterator: each takes the next device when it is done with its last.
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(self._concurrency, len(rows))):
+            for _ in range(min(self.concurrency, len(rows))):
                 group.create_task(worker(waiting))
         return [outcomes[row.position] for row in rows]
 
     async def _run_one(
         self, row: DeviceRow, action: Callable[[Device, Surroundings], Awaitable[None]]
     ) -> Outcome:
-        device, surroundings = self._wake(row)
-        with structlog.contextvars.bound_contextvars(device=row.serial, udid=device.hardware.udid):
-            try:
-                await action(device, surroundings)
-                outcome = describe(device)
-            except EmulatorError as error:
-                kind = "refused" if isinstance(error, PeerRefused) else "failed"
-                outcome = replace(describe(device), state=kind, error=str(error))
-                log.warning("device failed", state=device.state.name, error=str(error))
-            await self._save(row, device, outcome)
-        return outcome
+        async with self._turn(row):
+            device, surroundings = self._wake(await self._current(row))
+            with structlog.contextvars.bound_contextvars(
+                device=row.serial, udid=device.hardware.udid
+            ):
+                try:
+                    await action(device, surroundings)
+                    outcome = describe(device)
+                except EmulatorError as error:
+                    kind = "refused" if isinstance(error, PeerRefused) else "failed"
+                    outcome = replace(describe(device), state=kind, error=str(error))
+                    log.warning("device failed", state=device.state.name, error=str(error))
+                await self._save(row, device, outcome)
+                self._on_settled(device)
+            return outcome
+
+    def _turn(self, row: DeviceRow) -> asyncio.Lock:
+        return self._turns.setdefault(row.serial, asyncio.Lock())
+
+    async def _current(self, row: DeviceRow) -> DeviceRow:
+        """The device as it is now."""
+        return (await self.store.find(row.serial) or row) if self.reads_anew else row
 
     def _wake(self, row: DeviceRow) -> tuple[Device, Surroundings]:
         device = thaw(row.snapshot)

@@ -51,6 +51,15 @@ class Stats:
             min(_HIGHEST_US, max(_LOWEST_US, round(timing.latency_ms * 1000)))
         )
 
+    def observe(self, name: str, latency_ms: float) -> None:
+        """Count something that is no request, such as the time from a push to the connection that it causes."""
+        self.record(Timing(step=name, latency_ms=latency_ms, status=200))
+
+    def histogram(self, name: str) -> HdrHistogram | None:
+        """The latencies of one step in microseconds."""
+        step = self._steps.get(name)
+        return None if step is None else step.latency
+
     def summary(self) -> dict[str, StepSummary]:
         """Every step in the order it was first seen."""
         return {
