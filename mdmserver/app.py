@@ -31,8 +31,6 @@ from emulator.config import MAX_BODY_BYTES, SHUTDOWN_TIMEOUT_S
 from mdmserver.ade import AdeDoor
 from mdmserver.admin import AdminDoor, json_errors
 from mdmserver.answers import answering
-from mdmserver.assignment import Assignment
-from mdmserver.assignment_admin import AssignmentDoor
 from mdmserver.authority import (
     AUTHORITY_FOLDER,
     AcmeIdentifiers,
@@ -266,7 +264,6 @@ class MdmServer:
         AdminDoor(self.store, self.enforcement, self._clock, self.authority.revocations).add_routes(
             app
         )
-        AssignmentDoor(self.assignment).add_routes(app)
         return app
 
     def _listen(self, host: str, port: int) -> socket.socket:
