@@ -5,7 +5,7 @@ signatures are over bytes as received. It takes indefinite lengths, constructed 
 bytes, with size, depth and number of children bounded; all that it cannot read is `MalformedMessage`.
 """
 
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
@@ -345,19 +345,24 @@ def _dotted(content: bytes) -> str:
 def _moment(text: str, four_digit_year: bool) -> datetime:
     digits = 14 if four_digit_year else 12
     body, zone = text[:digits], text[digits:]
-    if not four_digit_year:
-        if not body[:2].isdigit():
-            raise ValueError(text)
-        body = ("19" if int(body[:2]) >= 50 else "20") + body  # RFC 5280, section 4.1.2.5.1
-    if not body.isdigit() or len(body) != 14:
+    if len(body) != digits or not body.isdecimal():
         raise ValueError(text)
-    if zone.startswith("."):  # fractions of a second
+    year = int(body[:-10])
+    if not four_digit_year:
+        year += 1900 if year >= 50 else 2000  # RFC 5280, section 4.1.2.5.1
+    month, day, hour, minute, second = (
+        int(body[at : at + 2]) for at in range(digits - 10, digits, 2)
+    )
+    return datetime(year, month, day, hour, minute, second, tzinfo=UTC) - _offset(zone)
+
+
+def _offset(zone: str) -> timedelta:
+    """What stands behind the seconds: fractions, then `Z` or `+hhmm`."""
+    if zone.startswith("."):
         zone = zone[1:].lstrip("0123456789")
-    offset = timedelta()
-    if zone != "Z":
-        if len(zone) != 5 or zone[0] not in "+-" or not zone[1:].isdigit():
-            raise ValueError(text)
-        offset = timedelta(hours=int(zone[1:3]), minutes=int(zone[3:]))
-        offset = -offset if zone[0] == "-" else offset
-    moment = datetime.strptime(body, "%Y%m%d%H%M%S").replace(tzinfo=timezone(offset))
-    return moment.astimezone(UTC)
+    if zone == "Z":
+        return timedelta()
+    if len(zone) != 5 or zone[0] not in "+-" or not zone[1:].isdecimal():
+        raise ValueError(zone)
+    offset = timedelta(hours=int(zone[1:3]), minutes=int(zone[3:]))
+    return -offset if zone[0] == "-" else offset

@@ -15,7 +15,7 @@ from cryptography import x509
 from certs import cms, der
 from certs.algorithms import Cipher
 from certs.cms import SignedData
-from certs.errors import CertsError, MalformedMessage
+from certs.errors import CannotDecrypt, CertsError, MalformedMessage
 from certs.identity import Identity
 
 PKI_MESSAGE: Final = "application/x-pki-message"
@@ -289,8 +289,12 @@ class CertRep:
         return cms.verify_signed(self.signed, candidates=candidates)
 
     def open(self, recipient: Identity) -> list[x509.Certificate]:
-        """The certificates of a SUCCESS. Raises CannotDecrypt or MalformedMessage."""
-        return cms.decode_certs_only(cms.decrypt(self.signed.content or b"", recipient))
+        """The certificates of a SUCCESS. Raises CannotDecrypt, for nonsense inside too (certificates.md 0.3)."""
+        plaintext = cms.decrypt(self.signed.content or b"", recipient)
+        try:
+            return cms.decode_certs_only(plaintext)
+        except MalformedMessage:
+            raise CannotDecrypt("CertRep") from None
 
 
 def encode_success(

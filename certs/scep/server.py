@@ -21,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from certs import cms, csr, names
-from certs.algorithms import UnsupportedAlgorithm
+from certs.algorithms import Cipher, UnsupportedAlgorithm
 from certs.authorize import ChallengeVerifier
 from certs.ca import CertificateAuthority
 from certs.clock import Clock
@@ -55,6 +55,7 @@ log = structlog.get_logger()
 
 OPERATIONS: Final = {name.lower(): name for name in ("GetCACaps", "GetCACert", "PKIOperation")}
 LEAF_KEY_USAGE: Final = names.key_usage(names.DIGITAL_SIGNATURE | names.KEY_ENCIPHERMENT)
+UNREADABLE: Final = "the request cannot be decrypted, or is no request signed by its own key"
 MINIMUM_SIGNER_BITS: Final = 1024
 MAX_COUNTED: Final = 10_000  # transactions whose requests are numbered for the FaultPoint
 
@@ -64,23 +65,28 @@ class _Outcome:
     """What one PKIOperation came to: the facts of its log line, gathered on the way."""
 
     request: PkiRequest
+    cipher: Cipher | None
     signer: str | None = None
     subject: str | None = None
     certificate: x509.Certificate | None = None
     resent: bool = False
     failure: ScepFailure | None = None
+    reason: str | None = None  # where the log may know more than the client
     started: float = field(default_factory=time.perf_counter)
 
     def facts(self) -> dict[str, Any]:
         result: dict[str, Any] = {"outcome": "success" if self.certificate else "failure"}
         if self.failure is not None:
-            result |= {"fail_info": self.failure.fail_info, "reason": self.failure.text}
+            result |= {
+                "fail_info": self.failure.fail_info,
+                "reason": self.reason or self.failure.text,
+            }
         if self.certificate is not None:
             result |= {"serial": f"{self.certificate.serial_number:x}", "resent": self.resent}
         return {
             "transaction_id": self.request.transaction_id,
             "message_type": self.request.message_type,
-            "cipher": self.request.cipher,
+            "cipher": self.cipher,
             "digest": self.request.digest,
             "signer": self.signer,
             "subject": self.subject,
@@ -168,7 +174,7 @@ class ScepServer:
         fault = await self._misbehave("pki_operation", request, request.transaction_id)
         if isinstance(fault, web.Response):
             return fault
-        outcome = _Outcome(request)
+        outcome = _Outcome(request, request.cipher)
         with self._clock.busy():
             try:
                 if fault is not None:
@@ -198,7 +204,7 @@ class ScepServer:
             sender_nonce=secrets.token_bytes(16),
             recipient_nonce=request.sender_nonce,
             signer=self._ra,
-            cipher=request.cipher or "aes128",
+            cipher=outcome.cipher or "aes128",
             digest=request.digest,
             signing_time=self._clock.now(),
         )
@@ -224,25 +230,30 @@ class ScepServer:
         return signer
 
     def _check_time(self, request: PkiRequest) -> None:
+        if self._max_clock_skew_s is None:
+            return
         signing_time = request.signing_time
-        if self._max_clock_skew_s is None or signing_time is None:
+        if signing_time is None:
             return
         skew = (signing_time - self._clock.now()).total_seconds()
         if abs(skew) > self._max_clock_skew_s:
             raise ScepFailure(FailInfo.BAD_TIME, f"signingTime is {skew:+.0f} s off")
 
     def _open(self, request: PkiRequest, outcome: _Outcome) -> CertificateRequest:
-        """The PKCS#10 request. A wrong key, damage and nonsense inside are one and the same (certificates.md 0.3)."""
+        """The PKCS#10 request; what comes of one that its own key did not sign, `_unreadable` says."""
         try:
-            wanted = csr.decode(request.open(self._ra))
-        except UnsupportedAlgorithm as error:
+            plaintext = request.open(self._ra)
+        except UnsupportedAlgorithm as error:  # named in the clear
             raise ScepFailure(FailInfo.BAD_ALG, str(error)) from error
-        except (CannotDecrypt, MalformedMessage):
-            raise ScepFailure(
-                FailInfo.BAD_MESSAGE_CHECK, "the request cannot be decrypted"
-            ) from None
+        except CannotDecrypt as error:
+            raise self._unreadable(outcome, str(error)) from None
+        try:
+            wanted = csr.decode(plaintext)
+        except MalformedMessage as error:  # without what came: it may be the challenge
+            reason = f"{error.field}: expected {error.expected}"
+            raise self._unreadable(outcome, reason) from None
         except InvalidSignature as error:
-            raise ScepFailure(FailInfo.BAD_MESSAGE_CHECK, str(error)) from error
+            raise self._unreadable(outcome, str(error)) from None
         outcome.subject = names.text(wanted.subject)
         key = wanted.public_key
         if not isinstance(key, rsa.RSAPublicKey):
@@ -253,6 +264,15 @@ class ScepServer:
                 f"the requested key has {key.key_size} bits, fewer than {self._minimum_key_bits}",
             )
         return wanted
+
+    @staticmethod
+    def _unreadable(outcome: _Outcome, reason: str) -> ScepFailure:
+        """One answer to a wrong key, to damage and to nonsense inside; only our own log tells them apart.
+
+        Whoever could tell good padding from bad could decrypt a captured request by asking (certificates.md 0.3).
+        """
+        outcome.reason = reason
+        return ScepFailure(FailInfo.BAD_MESSAGE_CHECK, UNREADABLE)
 
     async def _certificate_for(
         self, transaction_id: str, wanted: CertificateRequest, outcome: _Outcome

@@ -210,19 +210,21 @@ async def test_each_wrong_answer_is_refused_for_its_own_reason(
 
 
 @pytest.mark.parametrize(
-    ("inside", "expected"),
+    ("inside", "error", "expected"),
     [
-        (cms.certs_only([FOREIGN]), "a certificate for our key, got '1 others'"),
-        (cms.certs_only([]), "a certificate for our key, got '0 others'"),
-        (b"nonsense", "SignedData"),
-        (LEAF.public_bytes(serialization.Encoding.DER), "SignedData"),
+        (cms.certs_only([FOREIGN]), MalformedMessage, "for our key, got '1 others'"),
+        (cms.certs_only([]), MalformedMessage, "for our key, got '0 others'"),
+        (b"nonsense", CannotDecrypt, "CertRep"),
+        (LEAF.public_bytes(serialization.Encoding.DER), CannotDecrypt, "CertRep"),
     ],
 )
-async def test_a_success_must_hold_a_certificate_for_our_key(inside: bytes, expected: str) -> None:
+async def test_a_success_must_hold_a_certificate_for_our_key(
+    inside: bytes, error: type[Exception], expected: str
+) -> None:
     def answer(request: PkiRequest, recipient: x509.Certificate) -> bytes:
         return reply(request, recipient, envelope=cms.encrypt(inside, [recipient]))
 
-    with pytest.raises(MalformedMessage, match=expected):
+    with pytest.raises(error, match=expected):
         await Peer(answer).enroll()
 
 

@@ -324,7 +324,7 @@ async def test_a_request_for_another_recipient_cannot_be_opened() -> None:
             with capture_logs() as lines, pytest.raises(UntrustedCertificate):
                 await scep.client().enroll(KEY, request_for(1))
             assert lines[-1]["fail_info"] == "1"
-            assert lines[-1]["reason"] == "the request cannot be decrypted"
+            assert lines[-1]["reason"] == "EnvelopedData: cannot decrypt"
             assert scep.challenges.issued_to == []
 
 
