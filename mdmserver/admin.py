@@ -22,6 +22,7 @@ from mdmserver.admin_json import (
     command_json,
     device_json,
 )
+from mdmserver.assignment_errors import AssignmentError
 from mdmserver.devices import command_of, queued
 from mdmserver.enforcement import Enforcement
 from mdmserver.store.base import DeviceRecord, DeviceState, Store
@@ -185,6 +186,9 @@ async def json_errors(request: web.Request, handler: Handler) -> web.StreamRespo
         return await handler(request)
     except MalformedMessage as error:
         return web.json_response({"error": str(error)}, status=400)
+    except AssignmentError as error:
+        log.warning("admin_refused", path=request.path, status=error.status, reason=str(error))
+        return web.json_response({"error": str(error)}, status=error.status, headers=error.headers)
     except web.HTTPError as error:
         if error.content_type == "application/json":
             raise

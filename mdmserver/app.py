@@ -31,6 +31,8 @@ from emulator.config import MAX_BODY_BYTES, SHUTDOWN_TIMEOUT_S
 from mdmserver.ade import AdeDoor
 from mdmserver.admin import AdminDoor, json_errors
 from mdmserver.answers import answering
+from mdmserver.assignment import Assignment
+from mdmserver.assignment_admin import AssignmentDoor
 from mdmserver.authority import (
     AUTHORITY_FOLDER,
     AcmeIdentifiers,
@@ -72,6 +74,7 @@ class MdmServer:
     authority: Authority
     sessions: Sessions
     enforcement: Enforcement
+    assignment: Assignment
     url: str  # https://…, what devices are told
     admin_url: str
     token: str  # the admin port's bearer token
@@ -85,6 +88,7 @@ class MdmServer:
         clock: Clock | None = None,
         machine_info_roots: Sequence[x509.Certificate] = (),
         attestation_roots: Sequence[x509.Certificate] = (),
+        assignment_roots: Sequence[x509.Certificate] = (),
         tls_identity: Identity | None = None,
         tls_roots: Sequence[x509.Certificate] = (),
         faults: FaultPoint = no_faults,
@@ -98,6 +102,7 @@ class MdmServer:
         self._clock = clock or SystemClock()
         self._machine_info_roots = tuple(machine_info_roots)
         self._attestation_roots = tuple(attestation_roots)
+        self._assignment_roots = tuple(assignment_roots)
         self._tls_identity = tls_identity
         self._given_roots = tuple(tls_roots)
         self._faults = faults
@@ -159,6 +164,16 @@ class MdmServer:
         version = await self.store.keep_profile_version(self._profile_version(server_id))
         app = self._device_app(server_id, version)
         await self._serve(app, listener, context)
+        self.assignment = await self._stack.enter_async_context(
+            Assignment(
+                settings,
+                self.store.assignment,
+                clock,
+                self.assignment_profile,
+                roots=self._assignment_roots,
+                faults=self._faults,
+            )
+        )
 
         admin = self._listen(settings.admin_host, settings.admin_port)
         self.admin_url = f"http://{_in_url(settings.admin_host)}:{admin.getsockname()[1]}"
@@ -264,6 +279,7 @@ class MdmServer:
         AdminDoor(self.store, self.enforcement, self._clock, self.authority.revocations).add_routes(
             app
         )
+        AssignmentDoor(self.assignment).add_routes(app)
         return app
 
     def _listen(self, host: str, port: int) -> socket.socket:

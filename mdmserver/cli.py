@@ -46,6 +46,13 @@ def serve(
         list[Path] | None,
         typer.Option(help="PEM file: a root to which device attestations must lead. Repeatable."),
     ] = None,
+    assignment_url: Annotated[
+        str | None, typer.Option(help="Base URL of the device assignment API (a stand-in).")
+    ] = None,
+    assignment_root: Annotated[
+        list[Path] | None,
+        typer.Option(help="PEM file: a root to which that URL must lead. Repeatable."),
+    ] = None,
 ) -> None:
     """Serve until Ctrl-C."""
     _set_up_logging()
@@ -53,7 +60,12 @@ def serve(
 
     overrides: dict[str, Any] = {
         name: value
-        for name, value in (("host", host), ("port", port), ("admin_port", admin_port))
+        for name, value in (
+            ("host", host),
+            ("port", port),
+            ("admin_port", admin_port),
+            ("assignment_url", assignment_url),
+        )
         if value is not None
     }
     try:
@@ -62,7 +74,8 @@ def serve(
             folder = state or Path(
                 stack.enter_context(tempfile.TemporaryDirectory(prefix="mdm-server-"))
             )
-            asyncio.run(_serve(settings, folder, apple_root or [], attestation_root or []))
+            roots = (apple_root or [], attestation_root or [], assignment_root or [])
+            asyncio.run(_serve(settings, folder, *roots))
     except ConfigurationError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from error
@@ -127,7 +140,11 @@ def _settings(config: Path | None, overrides: dict[str, Any]) -> "Settings":
 
 
 async def _serve(
-    settings: "Settings", state: Path, apple_roots: list[Path], attestation_roots: list[Path]
+    settings: "Settings",
+    state: Path,
+    apple_roots: list[Path],
+    attestation_roots: list[Path],
+    assignment_roots: list[Path],
 ) -> None:
     from mdmserver.app import TOKEN_FILE, MdmServer
     from mdmserver.settings import read_certificates
@@ -140,6 +157,9 @@ async def _serve(
         ),
         attestation_roots=read_certificates(
             [*settings.attestation_roots, *attestation_roots], "attestation_roots"
+        ),
+        assignment_roots=read_certificates(
+            [*settings.assignment_roots, *assignment_roots], "assignment_roots"
         ),
     )
     stop = asyncio.Event()

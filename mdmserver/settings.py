@@ -10,6 +10,8 @@ import yaml
 from cryptography import x509
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from certs.errors import CertsError
+from certs.hosts import HostMap, is_loopback
 from emulator.errors import ConfigurationError
 from emulator.settings_file import FileModel, parse
 from mdmserver import naming
@@ -49,6 +51,12 @@ class Settings(FileModel):
     machine_info_roots: tuple[Path, ...] = ()
     attestation_roots: tuple[Path, ...] = ()
 
+    assignment_url: str = "https://mdmenrollment.apple.com"
+    assignment_roots: tuple[Path, ...] = ()  # none: the machine's own
+    assignment_map: tuple[str, ...] = ()  # HOST[:PORT]=HOST:PORT, as --map of mdm-emulator
+    assignment_user_agent: str = Field("mdm-server/1.0", min_length=1, max_length=200)
+    removed_days: int = Field(30, ge=30, le=45)  # that long a removed device is shown (rule 107)
+
     @field_validator("topic")
     @classmethod
     def _topic(cls, topic: str | None) -> str | None:
@@ -65,6 +73,26 @@ class Settings(FileModel):
         if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment:
             raise ValueError("must be https://HOST[:PORT]")  # else MCMDMErrorDomain 12034
         return url.rstrip("/")
+
+    @field_validator("assignment_url")
+    @classmethod
+    def _assignment_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        secure = parts.scheme == "https" or (
+            parts.scheme == "http" and is_loopback(parts.hostname or "")
+        )
+        if not secure or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("must be https://HOST[:PORT], or http:// on loopback")
+        return url.rstrip("/")
+
+    @field_validator("assignment_map")
+    @classmethod
+    def _assignment_map(cls, rules: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            HostMap.parse(list(rules))
+        except CertsError as error:
+            raise ValueError(str(error)) from error
+        return rules
 
     @field_validator("access_rights")
     @classmethod
@@ -125,6 +153,7 @@ def load(path: Path) -> Settings:
         update={
             "machine_info_roots": tuple(folder / root for root in settings.machine_info_roots),
             "attestation_roots": tuple(folder / root for root in settings.attestation_roots),
+            "assignment_roots": tuple(folder / root for root in settings.assignment_roots),
             "setup_commands": _typed_commands(text),
         }
     )
