@@ -221,6 +221,17 @@ def test_we_verify_what_cryptography_signs() -> None:
     assert verified(data) == RSA.certificate
 
 
+def test_the_attributes_we_sign_are_in_der_order() -> None:
+    """A verifier that encodes them anew (RFC 5652, section 5.4) must come to the same bytes."""
+    extra = [("2.5.4.3", der.utf8("long " * 9)), ("1.2.3", der.null()), ("1.2.4", der.null())]
+    data = cms.sign(b"x", EC, signing_time=NOW, extra_attributes=extra)
+    (signer,) = cms.decode_signed(data).signers
+    members = [node.raw for node in der.read(signer.raw_attributes).children()]
+    assert len(members) == 6
+    assert members == sorted(members)
+    assert verified(data) == EC.certificate
+
+
 def test_attributes_out_of_order_are_verified_as_received() -> None:
     content = b"unsorted"
     attributes = sorted(good_attributes(content), reverse=True)
