@@ -4,7 +4,7 @@ Each step changes the store in one transaction, and only for the device whose ce
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -36,11 +36,18 @@ class Devices:
     """The devices of one server."""
 
     def __init__(
-        self, store: Store, *, clock: Clock, setup_commands: Sequence[dict[str, Any]] = ()
+        self,
+        store: Store,
+        *,
+        clock: Clock,
+        setup_commands: Sequence[dict[str, Any]] = (),
+        wake: Callable[[str], None] = lambda udid: None,
     ) -> None:
+        """`wake` is told of each device that has just become reachable by push."""
         self._store = store
         self._clock = clock
         self._setup_commands = tuple(setup_commands)
+        self._wake = wake
 
     async def begin(self, message: Authenticate, caller: Caller) -> None:
         """Bind the certificate and forget an earlier life. Raises CertificateRefused or MalformedMessage."""
@@ -95,6 +102,8 @@ class Devices:
         setup = Setup(commands=self._setup(device.udid)) if first else Setup()
         await self._store.complete(device.udid, push, state, now, setup)
         log.info("token_update", udid=device.udid, state=state.value, first=first)
+        if first:
+            self._wake(device.udid)
 
     async def end(self, message: Sender, caller: Caller) -> None:
         """The device says goodbye; also one that an admin marked to unenroll may."""

@@ -182,6 +182,18 @@ class PushInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PushTarget:
+    """A device that can be pushed, or could be until APNs turned its token down."""
+
+    udid: str
+    topic: str
+    token: bytes
+    magic: str
+    off_reason: str | None = None  # until the next TokenUpdate
+    off_since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What a device said about itself in one session; None leaves the earlier value."""
 
@@ -307,6 +319,23 @@ class Store(Protocol):
     async def commands(self, udid: str) -> Sequence[QueuedCommand]: ...
 
     async def command(self, uuid: str) -> QueuedCommand | None: ...
+
+    # pushing
+    async def push_target(self, udid: str) -> PushTarget | None:
+        """Where to push to; None for a device that is not enrolled."""
+        ...
+
+    async def push_targets(self) -> Sequence[str]:
+        """The UDIDs of all devices that can be pushed."""
+        ...
+
+    async def push_waiting(self, queued_before: datetime) -> Sequence[str]:
+        """The UDIDs of those that have not fetched commands queued by then."""
+        ...
+
+    async def push_off(self, udid: str, token: bytes, reason: str, at: datetime) -> bool:
+        """No more pushes until the next TokenUpdate; False when the device has another token by now."""
+        ...
 
     # policy
     async def rules(self, udid: str) -> dict[str, RuleRecord]: ...

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from mdmserver.store import command_table, identity_tables
+from mdmserver.store import command_table, identity_tables, push_tables
 from mdmserver.store.base import (
     DeviceRecord,
     DeviceState,
@@ -31,6 +31,7 @@ def devices(connection: sqlite3.Connection) -> Sequence[DeviceRecord]:
 def begin(connection: sqlite3.Connection, record: DeviceRecord) -> None:
     connection.execute("DELETE FROM commands WHERE udid = ?", (record.udid,))
     connection.execute("DELETE FROM policy WHERE udid = ?", (record.udid,))
+    push_tables.turn_on(connection, record.udid)
     insert(connection, "devices", record, replace=True)
     bound = identity_tables.certificate(connection, record.certificate_sha256 or b"")
     if bound is not None:
@@ -55,6 +56,7 @@ def complete(
         " unlock_token = coalesce(?, unlock_token), state = ?, last_seen = ? WHERE udid = ?",
         (push.topic, push.token, push.magic, push.unlock_token, state.value, time_text(at), udid),
     )
+    push_tables.turn_on(connection, udid)
     if first:
         for command in setup.commands:
             insert(connection, "commands", command)

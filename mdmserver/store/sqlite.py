@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from mdmserver.store import command_table, device_tables, identity_tables
+from mdmserver.store import command_table, device_tables, identity_tables, push_tables
 from mdmserver.store.assignment_sqlite import SqliteAssignmentStore
 from mdmserver.store.base import (
     Challenge,
@@ -18,6 +18,7 @@ from mdmserver.store.base import (
     Origin,
     ProfileVersion,
     PushInfo,
+    PushTarget,
     QueuedCommand,
     Recorded,
     Report,
@@ -154,6 +155,20 @@ class SqliteStore:
 
     async def command(self, uuid: str) -> QueuedCommand | None:
         return await self._do(partial(command_table.one, uuid=uuid))
+
+    async def push_target(self, udid: str) -> PushTarget | None:
+        return await self._do(partial(push_tables.target, udid=udid))
+
+    async def push_targets(self) -> Sequence[str]:
+        return await self._do(push_tables.targets)
+
+    async def push_waiting(self, queued_before: datetime) -> Sequence[str]:
+        return await self._do(partial(push_tables.waiting, queued_before=queued_before))
+
+    async def push_off(self, udid: str, token: bytes, reason: str, at: datetime) -> bool:
+        return await self._do(
+            partial(push_tables.turn_off, udid=udid, token=token, reason=reason, at=at)
+        )
 
     async def rules(self, udid: str) -> dict[str, RuleRecord]:
         return await self._do(partial(device_tables.rules, udid=udid))
