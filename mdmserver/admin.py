@@ -5,6 +5,7 @@ Every error is `{"error": sentence}`; a refused request changed nothing.
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
@@ -42,12 +43,19 @@ class AdminDoor:
     """What an administrator sees and does."""
 
     def __init__(
-        self, store: Store, enforcement: Enforcement, clock: Clock, revocations: OwnRevocations
+        self,
+        store: Store,
+        enforcement: Enforcement,
+        clock: Clock,
+        revocations: OwnRevocations,
+        wake: Callable[[str], None] = lambda udid: None,
     ) -> None:
+        """`wake` is told of each device for which a command was queued."""
         self._store = store
         self._enforcement = enforcement
         self._clock = clock
         self._revocations = revocations
+        self._wake = wake
 
     def add_routes(self, app: web.Application) -> None:
         router = app.router
@@ -95,6 +103,7 @@ class AdminDoor:
                 "command", "values that a property list can hold", str(error)
             ) from error
         await self._store.enqueue(command)
+        self._wake(device.udid)
         log.info(
             "command_queued",
             udid=device.udid,

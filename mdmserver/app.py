@@ -54,8 +54,11 @@ from mdmserver.enrollment import (
     EnrollmentProfiles,
 )
 from mdmserver.misbehave import Misbehaviour
+from mdmserver.push import Pusher, check_certificate, read_identity, topic_of
+from mdmserver.push_admin import PushDoor
+from mdmserver.push_client import PushClient
 from mdmserver.sessions import Sessions
-from mdmserver.settings import TOPIC_PREFIX, Settings
+from mdmserver.settings import TOPIC_PREFIX, Settings, read_certificates
 from mdmserver.store.base import ProfileVersion
 from mdmserver.store.sqlite import SqliteStore
 
@@ -78,6 +81,7 @@ class MdmServer:
     url: str  # https://…, what devices are told
     admin_url: str
     token: str  # the admin port's bearer token
+    topic: str  # of pushes, as the enrollment profile names it
     tls_roots: tuple[x509.Certificate, ...]  # what devices must trust to reach us
 
     def __init__(
@@ -107,6 +111,7 @@ class MdmServer:
         self._given_roots = tuple(tls_roots)
         self._faults = faults
         self._stack = AsyncExitStack()
+        self.pusher: Pusher | None = None  # None: devices are not pushed
 
     async def __aenter__(self) -> Self:
         try:
@@ -141,6 +146,25 @@ class MdmServer:
             "await_device_configured": settings.await_configuration,
         }
 
+    async def use_push(
+        self, identity: Identity, url: str, roots: Sequence[x509.Certificate]
+    ) -> None:
+        """Push devices from now on. Raises ConfigurationError for a certificate of another topic than the profile's."""
+        check_certificate(identity.certificate, self.topic)
+        if self.pusher is not None:
+            await self.pusher.close()
+        self.pusher = Pusher(
+            PushClient(url, identity, roots=roots), self.topic, self.store, self._clock
+        )
+        self._stack.push_async_callback(self.pusher.close)
+        await self.pusher.start()
+        log.info("push_started", url=url, topic=self.topic)
+
+    def wake(self, udid: str) -> None:
+        """There is something for this device: push it, where pushing is set up."""
+        if self.pusher is not None:
+            self.pusher.wake(udid)
+
     async def _start(self) -> None:
         settings, clock = self.settings, self._clock
         if self.state is not None:
@@ -161,6 +185,12 @@ class MdmServer:
         self.url = settings.public_url or f"https://{_in_url(host)}:{port}"
         context = self._tls_context()
         server_id = await self.store.server_id()
+        push_identity = await asyncio.to_thread(read_identity, settings.push_certificate)
+        self.topic = (
+            settings.topic
+            or (push_identity and topic_of(push_identity.certificate))
+            or f"{TOPIC_PREFIX}External.{server_id}"
+        )
         version = await self.store.keep_profile_version(self._profile_version(server_id))
         app = self._device_app(server_id, version)
         await self._serve(app, listener, context)
@@ -175,6 +205,10 @@ class MdmServer:
             )
         )
 
+        if push_identity is not None and settings.push_url is not None:
+            roots = read_certificates(settings.push_roots, "push_roots")
+            await self.use_push(push_identity, settings.push_url, roots)
+
         admin = self._listen(settings.admin_host, settings.admin_port)
         self.admin_url = f"http://{_in_url(settings.admin_host)}:{admin.getsockname()[1]}"
         await self._serve(self._admin_app(admin.getsockname()[1]), admin, None)
@@ -187,7 +221,7 @@ class MdmServer:
             identifier=settings.profile_identifier,
             supervised=settings.supervised,
             locked=settings.locked,
-            topic=settings.topic or f"{TOPIC_PREFIX}External.{server_id}",
+            topic=self.topic,
             server_url=self.url + SERVER_PATH,
             check_in_url=self.url + CHECK_IN_PATH,
             sign_message=settings.sign_message,
@@ -229,7 +263,9 @@ class MdmServer:
         identities = ClientIdentities(
             store, clock, revocation=authority.revocations, client_roots=authority.client_roots
         )
-        devices = Devices(store, clock=clock, setup_commands=settings.setup_commands)
+        devices = Devices(
+            store, clock=clock, setup_commands=settings.setup_commands, wake=self.wake
+        )
         self.enforcement = Enforcement(settings, store, profiles, clock=clock)
         self.sessions = Sessions(store, self.enforcement, clock)
         app = web.Application(middlewares=[answering(clock)], client_max_size=MAX_BODY_BYTES)
@@ -276,10 +312,15 @@ class MdmServer:
             middlewares=[json_errors, admin_middleware(self.token, lambda: hosts)],
             client_max_size=MAX_BODY_BYTES,
         )
-        AdminDoor(self.store, self.enforcement, self._clock, self.authority.revocations).add_routes(
-            app
-        )
+        AdminDoor(
+            self.store,
+            self.enforcement,
+            self._clock,
+            self.authority.revocations,
+            wake=self.wake,
+        ).add_routes(app)
         AssignmentDoor(self.assignment).add_routes(app)
+        PushDoor(self.store, lambda: self.pusher).add_routes(app)
         return app
 
     def _listen(self, host: str, port: int) -> socket.socket:

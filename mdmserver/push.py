@@ -11,14 +11,18 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import timedelta
 from itertools import islice
+from pathlib import Path
 from typing import Final
 
 import structlog
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from certs.clock import Clock
 from certs.errors import CertsError
+from certs.identity import Identity
+from certs.keys import load_checked, spki_der
 from emulator.errors import ConfigurationError
 from mdmserver.push_client import PushAnswer, PushClient
 from mdmserver.store.base import PushTarget, Store
@@ -79,6 +83,15 @@ class Pusher:
         for udid in udids:
             self._due.setdefault(udid, 0)
         self._pump()
+
+    def as_json(self) -> dict[str, int]:
+        """What became of the pushes so far."""
+        names = ("accepted", "refused", "failed", "given_up", "turned_off")
+        return {
+            **{name: self.counts[name] for name in names},
+            "due": len(self._due) + len(self._under_way),
+            "waiting_for_retry": len(self._later),
+        }
 
     async def settled(self) -> None:
         """Until nothing is due or under way; retries that wait do not count."""
@@ -190,6 +203,25 @@ class Pusher:
             if udids:
                 log.info("push_again_what_waits", devices=len(udids))
                 self.wake_all(udids)
+
+
+def read_identity(path: Path | None) -> Identity | None:
+    """The push certificate and its key, both in one PEM file; off the event loop. Raises ConfigurationError."""
+    if path is None:
+        return None
+    try:
+        data = path.read_bytes()
+        key = load_checked(data)
+        certificate, *chain = x509.load_pem_x509_certificates(data)
+    except (OSError, ValueError, CertsError) as error:
+        raise ConfigurationError(
+            str(path), [f"is no certificate with its key in PEM: {error}"]
+        ) from error
+    if spki_der(key.public_key()) != certificate.public_key().public_bytes(
+        Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+    ):
+        raise ConfigurationError(str(path), ["certificate and key do not belong together"])
+    return Identity(key, certificate, tuple(chain))
 
 
 def check_certificate(certificate: x509.Certificate, topic: str) -> None:

@@ -57,6 +57,20 @@ class Settings(FileModel):
     assignment_user_agent: str = Field("mdm-server/1.0", min_length=1, max_length=200)
     removed_days: int = Field(30, ge=30, le=45)  # that long a removed device is shown (rule 107)
 
+    push_certificate: Path | None = None  # PEM: certificate and key; its UID is the topic
+    push_url: str | None = None  # base URL of APNs (a stand-in); with push_certificate
+    push_roots: tuple[Path, ...] = ()  # to which that URL must lead
+
+    @model_validator(mode="after")
+    def _push(self) -> Self:
+        if (self.push_certificate is None) != (self.push_url is None):
+            raise ValueError("push_certificate and push_url belong together")
+        if self.push_url is not None and not self.push_roots:
+            raise ValueError("push_url needs push_roots")
+        if self.push_url is not None and urlsplit(self.push_url).scheme != "https":
+            raise ValueError("push_url: must be https://HOST[:PORT]")
+        return self
+
     @field_validator("topic")
     @classmethod
     def _topic(cls, topic: str | None) -> str | None:
@@ -154,6 +168,8 @@ def load(path: Path) -> Settings:
             "machine_info_roots": tuple(folder / root for root in settings.machine_info_roots),
             "attestation_roots": tuple(folder / root for root in settings.attestation_roots),
             "assignment_roots": tuple(folder / root for root in settings.assignment_roots),
+            "push_roots": tuple(folder / root for root in settings.push_roots),
+            "push_certificate": settings.push_certificate and folder / settings.push_certificate,
             "setup_commands": _typed_commands(text),
         }
     )
