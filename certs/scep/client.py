@@ -127,10 +127,7 @@ class ScepClient:
     async def get_ca_cert(self) -> CaCertificates:
         """GetCACert, its fingerprint checked if the payload names one."""
         answer = await self._get("GetCACert", "get_ca_cert", quote(self._name or "", safe=""))
-        answer.require(200)
-        if not answer.body:
-            raise UnexpectedAnswer(answer.url, answer.status, "expected a certificate, got nothing")
-        ca = CaCertificates.decode(answer.body)
+        ca = CaCertificates.decode(_body(answer))
         if self._ca_fingerprint is not None:
             ca.check_fingerprint(self._ca_fingerprint)
         return ca
@@ -159,10 +156,7 @@ class ScepClient:
             signing_time=self._clock.now(),
         )
         answer = await self._pki_operation(message, post=enrollment.post)
-        answer.require(200)
-        if not answer.body:
-            raise UnexpectedAnswer(answer.url, answer.status, "expected a CertRep, got nothing")
-        reply = CertRep.decode(answer.body)
+        reply = CertRep.decode(_body(answer))
         enrollment.ca.check_signer(reply.verify(enrollment.ca.certificates))
         if reply.transaction_id != enrollment.transaction_id:
             raise MalformedMessage("transactionID", enrollment.transaction_id, reply.transaction_id)
@@ -264,6 +258,16 @@ def _self_signed(
         purpose = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
         builder = builder.add_extension(purpose, critical=True)
     return Identity(key, builder.sign(key, hashes.SHA256()))
+
+
+def _body(answer: HttpResponse) -> bytes:
+    """The body of a 200. Raises UnexpectedAnswer, without the query: a GET has the whole message there."""
+    url = answer.url.partition("?")[0]
+    if answer.status != 200:
+        raise UnexpectedAnswer(url, answer.status, "expected 200")
+    if not answer.body:
+        raise UnexpectedAnswer(url, answer.status, "expected a message, got nothing")
+    return answer.body
 
 
 def _own(certificates: Sequence[x509.Certificate], key: rsa.RSAPrivateKey) -> x509.Certificate:

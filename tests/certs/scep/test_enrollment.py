@@ -285,6 +285,14 @@ async def test_a_web_page_an_error_and_an_empty_answer_are_refused(
             await scep.client().enroll(KEY, request_for(1))
 
 
+async def test_the_error_of_a_get_does_not_hold_the_message() -> None:
+    fault = Action(name="status", arguments={"status": 500})
+    async with door(faults=at("pki_operation", fault)) as scep:
+        with pytest.raises(UnexpectedAnswer) as error:
+            await scep.client(capabilities=AES_GET).enroll(KEY, request_for(1))
+        assert str(error.value) == f"{scep.url}: HTTP 500: expected 200"
+
+
 @pytest.mark.parametrize("fail_info", ["0", "1", "2", "3", "4"])
 async def test_each_fail_info_reaches_the_device(fail_info: str) -> None:
     fault = Action(name="fail", arguments={"fail_info": fail_info, "text": "on purpose"})
