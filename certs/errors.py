@@ -91,10 +91,18 @@ class ForbiddenHost(CertsError):
 class TransportError(CertsError):
     """No HTTP answer came: refused, reset, TLS alert, or a time-out."""
 
-    def __init__(self, url: str, reason: str, *, timeout_s: float | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        reason: str,
+        *,
+        timeout_s: float | None = None,
+        untrusted_server: bool = False,
+    ) -> None:
         self.url = url
         self.reason = reason
         self.timeout_s = timeout_s  # set when the reason is that time ran out
+        self.untrusted_server = untrusted_server  # its certificate: chain, name or dates
         super().__init__(f"{url}: {reason}")
 
 

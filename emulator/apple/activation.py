@@ -13,41 +13,45 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-
-from certs import attestation, csr, trust
 from certs.clock import Clock
-from certs.csr import CertificateRequest
-from certs.errors import CertsError, MalformedMessage, UntrustedCertificate
-from certs.keys import spki_der
+from certs.errors import MalformedMessage
 from emulator.apple import activation_form, activation_lock
+from emulator.apple.activation_checks import (
+    ActivationChecks,
+    certificate_request,
+    check_identity,
+    device_unknown,
+    read,
+)
 from emulator.apple.activation_lock import PENDING_LIFETIME, PendingActivation
 from emulator.apple.activation_record import RecordIssuer
 from emulator.apple.activation_session import COMMON_HEADERS, HandshakeService, Session
 from emulator.apple.answer import Answer, Received, Refusal
-from emulator.apple.device_envelope import ECDSA_SHA256
 from emulator.apple.memory import Memory
 from emulator.apple.pki import SimPKI
-from emulator.apple.registry import ActivationState, DeviceRecord, HardwareFacts, Registry
+from emulator.apple.planned_faults import OUTCOME, PlannedFaults
+from emulator.apple.registry import (
+    ActivationLock,
+    ActivationState,
+    Registry,
+)
 from emulator.config import MAX_ACTIVATION_BYTES
-from emulator.wire import activation, activation_info, buddyml
+from emulator.wire import activation, activation_info, activation_record
 from emulator.wire.activation import (
     Acknowledgement,
-    ActivationInfo,
+    ActivationRecord,
     ActivationRequest,
     SessionProof,
 )
-from emulator.wire.activation_record import BUDDYML_CONTENT_TYPE, RECORD_CONTENT_TYPE
+from emulator.wire.activation_record import (
+    BUDDYML_CONTENT_TYPE,
+    HTML_CONTENT_TYPE,
+    RECORD_CONTENT_TYPE,
+)
 
 ActivationMode = Literal["full", "lite", "both"]
 
 USER_AGENTS: Final = ("iOS Device Activator (", "iTunes/")
-DEVICE_UNKNOWN: Final = "Device Unknown"
-MIN_RSA_BITS: Final = 1024
-PKCS1: Final = padding.PKCS1v15()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +64,7 @@ class ActivationSettings:
         False  # of factory certificates; Apple's own CA of this kind expired in 2014
     )
     reactivation: Literal["ack", "error"] = "ack"  # how an activated device is answered (2.5)
+    answer: Literal["xml", "html"] = "xml"  # the plist as it is, or in the script of a page
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +89,10 @@ class ActivationService:
         issuer: RecordIssuer,
         clock: Clock,
         settings: ActivationSettings,
+        planned: PlannedFaults | None = None,
     ) -> None:
-        self._pki = pki
-        self._registry = registry
+        self._planned = planned or PlannedFaults()
+        self._checks = ActivationChecks(pki, registry, clock, check_dates=settings.check_dates)
         self._sessions = handshakes.sessions
         self._issuer = issuer
         self._clock = clock
@@ -134,16 +140,18 @@ class ActivationService:
         if isinstance(message, LockAnswer):
             return await self._unlock(message)
         session = self._session(message.session) if message.session else None
-        device = self._factory_signer(message)
-        info = _read(message)
+        device = self._checks.factory_signer(message)
+        info = read(message)
         certificate = (
-            self._attested(message, message.session, device, info) if message.session else None
+            self._checks.attested(message, message.session, device, info)
+            if message.session
+            else None
         )
-        _check_identity(info, device, session)
+        check_identity(info, device, session)
         waiting = PendingActivation(
             device=device,
             info=info,
-            request=_certificate_request(info),
+            request=certificate_request(info),
             attestation_certificate=certificate,
             session=session,
         )
@@ -169,88 +177,45 @@ class ActivationService:
             raise Refusal("A3", 401, "SESSION", "signActRequest does not fit the handshake reply")
         return session
 
-    def _factory_signer(self, message: ActivationRequest) -> DeviceRecord:
-        """A4 and A5: the registered factory key, certified by our device CA, signed the XML as received."""
-        device_ca = self._pki.device_ca.certificate
-        try:
-            chain = [
-                x509.load_der_x509_certificate(der)
-                for der in activation.split_certificates(message.fair_play_cert_chain)
-            ]
-            if len(chain) != 2:
-                raise MalformedMessage("FairPlayCertChain", "two certificates", len(chain))
-            if chain[1].public_key() != device_ca.public_key():
-                raise UntrustedCertificate("FairPlayCertChain[1]", "is not Sim iPhone Device CA")
-            chain[0].verify_directly_issued_by(device_ca)
-            if self._settings.check_dates:
-                trust.check_dates(chain[0], self._clock.now())
-        except (CertsError, ValueError, TypeError, InvalidSignature) as error:
-            raise _bad_signature("A4", str(error) or "FC is not signed by its issuer") from error
-        key = chain[0].public_key()
-        device = self._registry.by_key(spki_der(key)) if isinstance(key, rsa.RSAPublicKey) else None
-        if device is None or not isinstance(key, rsa.RSAPublicKey):
-            raise _bad_signature("A4", "the key of FC is not registered")
-        try:
-            key.verify(
-                message.fair_play_signature, message.activation_info_xml, PKCS1, hashes.SHA256()
-            )
-        except InvalidSignature as error:
-            raise _bad_signature("A5", "FairPlaySignature does not fit the XML") from error
-        return device
-
-    def _attested(
-        self,
-        message: ActivationRequest,
-        proof: SessionProof,
-        device: DeviceRecord,
-        info: ActivationInfo,
-    ) -> x509.Certificate:
-        """A6: the device's own attestation key vouches for the XML and the session."""
-        try:
-            certificate = x509.load_der_x509_certificate(proof.rk_certification)
-            certificate.verify_directly_issued_by(self._pki.attestation.sub_ca)
-            said = attestation.parse(certificate)
-        except (CertsError, ValueError, TypeError, InvalidSignature) as error:
-            reason = str(error) or "RKCertification is not signed by the attestation sub CA"
-            raise _bad_signature("A6", reason) from error
-        key = said.public_key
-        if (
-            not isinstance(key, ec.EllipticCurvePublicKey)
-            or self._registry.by_key(spki_der(key)) is not device
-        ):
-            raise _bad_signature("A6", "the key of RKCertification is not this device's")
-        if (said.serial_number, said.udid) != (info.serial_number, info.udid):
-            raise _bad_signature("A6", "RKCertification was issued for another device")
-        signed = activation.tbs_request(
-            message.activation_info_xml, kp=proof.server_kp, act_request=proof.sign_act_request
-        )
-        try:
-            key.verify(proof.rk_signature, signed, ECDSA_SHA256)
-        except InvalidSignature as error:
-            raise _bad_signature("A6", "RKSignature is wrong") from error
-        return certificate
-
     def _decide(self, waiting: PendingActivation, session_id: bytes) -> Answer:
-        """A9 to A11."""
+        """A9 to A11, unless an outcome is planned for the device."""
         device = waiting.device
+        action = self._planned.take(self.step, device.serial_number, (OUTCOME,))
+        match action and action.arguments["outcome"]:
+            case "server_error":
+                raise Refusal("PLAN", 500, "SERVER_ERROR", "planned")
+            case "device_unknown":
+                raise device_unknown("PLAN", "planned")
+            case "acknowledged":
+                return self._acknowledge(waiting)
+            case "activated":
+                return self._activate(waiting)
+            case "locked":
+                waiting.lock_planned = True
+                return self._ask(waiting, session_id, device.activation_lock or ActivationLock())
         activated = device.activation_state is ActivationState.ACTIVATED
         if activated and waiting.info.activation_state == activation_info.ACTIVATED:
             if self._settings.reactivation == "error":
                 raise device_unknown("A9", "the device is activated already")
-            if waiting.session is not None:
-                waiting.session.used = True
-            return Answer(
-                body=activation.encode_answer(Acknowledgement()),
-                content_type=RECORD_CONTENT_TYPE,
-                outcome="acknowledged",
-            )
+            return self._acknowledge(waiting)
         if device.activation_lock is None:
             return self._activate(waiting)
+        return self._ask(waiting, session_id, device.activation_lock)
+
+    def _acknowledge(self, waiting: PendingActivation) -> Answer:
+        """A9."""
+        if waiting.session is not None:
+            waiting.session.used = True
+        body, content_type = self._encoded(Acknowledgement())
+        return Answer(body=body, content_type=content_type, outcome="acknowledged")
+
+    def _ask(self, waiting: PendingActivation, session_id: bytes, lock: ActivationLock) -> Answer:
+        """A10."""
         now = self._clock.now()
         if self._pending.get(session_id, now) is None:  # a repeated request gets no new tries
             self._pending.put(session_id, waiting, now)
         return Answer(
-            body=activation_lock.form(session_id, device.activation_lock),
+            body=activation_lock.form(session_id, lock),
             content_type=BUDDYML_CONTENT_TYPE,
             outcome="activation_lock",
         )
@@ -264,19 +229,28 @@ class ActivationService:
         if waiting.session is not None:
             waiting.session.used = True
         device.activated(self._clock.now())
-        body = activation.encode_answer(record, legacy=waiting.session is None)
+        body, content_type = self._encoded(record, legacy=waiting.session is None)
         ars = hmac.digest(self._ars_secret, body, hashlib.sha256)[:16]
         return Answer(
             body=body,
-            content_type=RECORD_CONTENT_TYPE,
+            content_type=content_type,
             headers={"ARS": base64.b64encode(ars).decode()},
             outcome="activated",
         )
+
+    def _encoded(
+        self, answer: ActivationRecord | Acknowledgement, *, legacy: bool = False
+    ) -> tuple[bytes, str]:
+        if self._settings.answer == "html":
+            return activation_record.encode_html(answer, legacy=legacy), HTML_CONTENT_TYPE
+        return activation.encode_answer(answer, legacy=legacy), RECORD_CONTENT_TYPE
 
     async def _unlock(self, message: LockAnswer) -> Answer:
         """A10 again, with credentials."""
         waiting = self._waiting(message)
         lock = waiting.device.activation_lock
+        if lock is None and waiting.lock_planned:
+            lock = ActivationLock()  # which nothing opens
         if waiting.wrong_tries >= activation_lock.MAX_TRIES:
             raise self._too_many(message)
         if lock is None or await activation_lock.opens(lock, message.login, message.password):
@@ -323,67 +297,3 @@ def _lock_answer(fields: Mapping[str, bytes]) -> LockAnswer:
         )
     except ValueError as error:  # what was typed is a secret, so the error does not show it
         raise MalformedMessage("form", "login, password and sessionId as text") from error
-
-
-def _read(message: ActivationRequest) -> ActivationInfo:
-    """The XML, once its signature is known to be the device's."""
-    try:
-        return activation_info.decode(message.activation_info_xml)
-    except MalformedMessage as error:
-        raise Refusal("A2", 400, "MALFORMED", str(error)) from error
-
-
-def _check_identity(info: ActivationInfo, device: DeviceRecord, session: Session | None) -> None:
-    """A7: the XML names the device that signed it, and the one that opened the session."""
-    hardware = device.hardware
-    if hardware is None or _identifiers(info) != _registered(hardware):
-        raise device_unknown("A7", "the XML differs from the registry")
-    if session is not None and (session.serial_number, session.udid, _plain(session.imei)) != (
-        info.serial_number,
-        info.udid,
-        _plain(info.imei),
-    ):
-        raise device_unknown("A7", "the XML differs from the session")
-
-
-def _identifiers(info: ActivationInfo) -> tuple[str | None, ...]:
-    return info.serial_number, info.udid, _plain(info.imei), _plain(info.meid)
-
-
-def _registered(hardware: HardwareFacts) -> tuple[str | None, ...]:
-    return hardware.serial_number, hardware.udid, _plain(hardware.imei), _plain(hardware.meid)
-
-
-def _plain(number: str | None) -> str | None:
-    """An IMEI or MEID without the blanks of its printed form."""
-    return number.replace(" ", "").upper() if number else None
-
-
-def _certificate_request(info: ActivationInfo) -> CertificateRequest:
-    """A8."""
-    try:
-        if not info.device_cert_request.lstrip().startswith(b"-----BEGIN"):
-            raise MalformedMessage("DeviceCertRequest", "PEM")
-        request = csr.decode(info.device_cert_request)
-        key = request.public_key
-        if not isinstance(key, rsa.RSAPublicKey) or key.key_size < MIN_RSA_BITS:
-            raise MalformedMessage("DeviceCertRequest", f"an RSA key of {MIN_RSA_BITS} bits")
-    except CertsError as error:
-        raise Refusal("A8", 400, "MALFORMED", str(error)) from error
-    return request
-
-
-def device_unknown(check: str, reason: str) -> Refusal:
-    """The page whose title is a fatal error; HTTP status 200, as the real service."""
-    return Refusal(
-        check,
-        200,
-        DEVICE_UNKNOWN,
-        reason,
-        page=buddyml.encode_error(DEVICE_UNKNOWN),
-        content_type=BUDDYML_CONTENT_TYPE,
-    )
-
-
-def _bad_signature(check: str, reason: str) -> Refusal:
-    return Refusal(check, 401, "BAD_SIGNATURE", reason)

@@ -33,6 +33,7 @@ class PendingActivation:
     request: CertificateRequest
     attestation_certificate: x509.Certificate | None
     session: Session | None  # None: lite
+    lock_planned: bool = False  # by an administrator, whatever the registry says
     wrong_tries: int = 0
 
 

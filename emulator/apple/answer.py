@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
+from cryptography import x509
+
 from emulator.errors import EmulatorError
 
 TEXT: Final = "text/plain"
@@ -20,6 +22,9 @@ class Received:
     body: bytes
     content_type: str = ""  # as sent, with its parameters
     user_agent: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)  # found whatever their case
+    query: Mapping[str, str] = field(default_factory=dict)
+    certificate: x509.Certificate | None = None  # that the client proved in the TLS handshake
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

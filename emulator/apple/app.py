@@ -14,16 +14,16 @@ from aiohttp.typedefs import Handler
 
 from certs.clock import Clock
 from certs.faults import FaultPoint, no_faults
+from certs.identity import Identity
 from certs.tls import server_context
-from emulator.apple.activation import ActivationMode, ActivationService, ActivationSettings
-from emulator.apple.activation_record import RecordIssuer
-from emulator.apple.activation_session import HandshakeService
+from emulator.apple.activation import ActivationMode, ActivationSettings
 from emulator.apple.admin import Admin
-from emulator.apple.attestation import AttestationService
-from emulator.apple.cloudconfig import CloudConfigurationService
-from emulator.apple.device_envelope import EnvelopeChecks
+from emulator.apple.cloudconfig import CloudConfigurationSettings
+from emulator.apple.device_admin import DeviceAdmin
+from emulator.apple.device_services import DeviceServices
 from emulator.apple.door import Door
 from emulator.apple.pki import SimPKI
+from emulator.apple.planned_faults import PlannedFaults
 from emulator.apple.portal import Portal, describe
 from emulator.apple.proxy import NAMES, ConnectProxy, present_by_name, routes_to
 from emulator.apple.proxy_authority import ProxyAuthority
@@ -31,11 +31,9 @@ from emulator.apple.push import WAKE_PATHS, PushService
 from emulator.apple.push_settings import PushSettings
 from emulator.apple.registry import Registry
 from emulator.config import MAX_BODY_BYTES, SHUTDOWN_TIMEOUT_S
-from emulator.wire import activation, attestation, cloudconfig
 
 log = structlog.get_logger()
 
-OLDER_ACTIVATION_PATH: Final = "/WebObjects/ALUnbrick.woa/wa/deviceActivation"
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1")
 
 
@@ -50,6 +48,7 @@ class AppleServices:
         portal: Portal | None = None,
         activation_mode: ActivationMode = "both",
         activation_settings: ActivationSettings | None = None,
+        cloud_settings: CloudConfigurationSettings | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         admin_port: int = 0,
@@ -73,7 +72,9 @@ class AppleServices:
         self._port = port
         self._admin_port = admin_port
         self._names = list(dict.fromkeys([*LOOPBACK_NAMES, host, *hosts]))
-        self._door = Door(clock, faults)
+        self.planned_faults = PlannedFaults()
+        self._door = Door(clock, faults, self.planned_faults)
+        self._cloud_settings = cloud_settings or CloudConfigurationSettings()
         self._settings = activation_settings or ActivationSettings(mode=activation_mode)
         self._runners: list[web.AppRunner] = []
         self.push = PushService(pki, clock, push, faults)
@@ -111,14 +112,22 @@ class AppleServices:
     async def __aenter__(self) -> Self:
         try:
             identity = self.pki.issue_tls_identity(self._names)
-            context, push_context = server_context(identity), self.push.tls_context(identity)
+            self._tls_certificate = identity.certificate
+            context, push_context = self._context(identity), self.push.tls_context(identity)
             if self._proxy_port is not None:
                 await self._present_apples_names(context, push_context)
             self._port = await self._listen(self._services(), self._host, self._port, context)
             await self.push.start(self._host, push_context)
             admin = Admin(self.pki, self.registry, self._clock)
             self._admin_port = await self._listen(
-                admin.application(self.token, self._admin_hosts, self.push.admin().routes()),
+                admin.application(
+                    self.token,
+                    self._admin_hosts,
+                    [
+                        *self.push.admin().routes(),
+                        *DeviceAdmin(self.registry, self.planned_faults).routes(),
+                    ],
+                ),
                 "127.0.0.1",
                 self._admin_port,
             )
@@ -142,35 +151,23 @@ class AppleServices:
     def _services(self) -> web.Application:
         app = web.Application(middlewares=[self._guarded], client_max_size=MAX_BODY_BYTES)
         self.push.add_device_routes(app, self.token, lambda: set(self._names))
-        handshakes = HandshakeService(
-            self.registry,
-            self.pki.activation_service_key,
-            self._clock,
-            enabled=self._settings.mode != "lite",
-            check_time=self._settings.check_time,
-        )
-        activations = ActivationService(
+        services = DeviceServices(
             self.pki,
             self.registry,
-            handshakes,
-            RecordIssuer(self.pki, lambda: self.url),
             self._clock,
-            self._settings,
+            self._door,
+            url=lambda: self.url,
+            certificate=lambda: self._tls_certificate,
+            planned=self.planned_faults,
+            activation_settings=self._settings,
+            cloud_settings=self._cloud_settings,
         )
-        checks = EnvelopeChecks(self.pki, self.registry)
-        configurations = CloudConfigurationService(checks, self._clock)
-        attestations = AttestationService(checks, self.pki.attestation)
-        activate = self._door.handler(activations)
-        app.add_routes(
-            [
-                web.post(activation.HANDSHAKE_PATH, self._door.handler(handshakes)),
-                web.post(activation.ACTIVATION_PATH, activate),
-                web.post(OLDER_ACTIVATION_PATH, activate),
-                web.post(cloudconfig.PATH, self._door.handler(configurations)),
-                web.post(attestation.PATH, self._door.handler(attestations)),
-            ]
-        )
+        app.add_routes(services.routes())
         return app
+
+    def _context(self, identity: Identity) -> ssl.SSLContext:
+        """Clients may show a push certificate, by which MDM servers lift activation locks."""
+        return server_context(identity, client_roots=[self.pki.push_ca.certificate])
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -185,7 +182,7 @@ class AppleServices:
             ProxyAuthority.open, self._proxy_folder, NAMES, self._clock
         )
         identity = self.proxy_authority.identity()
-        instead = server_context(identity), self.push.tls_context(identity)
+        instead = self._context(identity), self.push.tls_context(identity)
         for context, other in zip(contexts, instead, strict=True):
             present_by_name(context, NAMES, other)
 

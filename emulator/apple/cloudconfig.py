@@ -1,21 +1,32 @@
 """The cloud configuration service (iprofiles): which MDM server a device belongs to (apple-services.md 3.2 to 3.4, 9.2)."""
 
 from collections.abc import Mapping
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Literal
 
 import structlog
 
 from certs.clock import Clock
-from certs.errors import MalformedMessage
 from emulator.apple.answer import Answer, Received, Refusal
-from emulator.apple.device_envelope import EnvelopeChecks, check_identity
+from emulator.apple.device_envelope import EnvelopeChecks, claimed_serial
 from emulator.apple.registry import DeviceRecord
 from emulator.wire import cloudconfig
+from emulator.wire.device_request import Operation
 from emulator.wire.envelope import Envelope
 
 log = structlog.get_logger()
 
+ProvisionalStart = Literal["activation", "enrollment"]
+
 JSON: Final = "application/json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloudConfigurationSettings:
+    """What a run may choose about cloud configurations."""
+
+    provisional_start: ProvisionalStart = "activation"  # of the 30 days (rule 45)
+    legacy: bool = False  # serve the way that Macs once went, too
 
 
 class CloudConfigurationService:
@@ -34,30 +45,25 @@ class CloudConfigurationService:
         return self._checks.decode(received.body)  # whatever the content type says (3.2)
 
     def serial_number(self, message: Envelope) -> str:
-        try:
-            return cloudconfig.decode_request(message.payload).serial_number
-        except MalformedMessage:
-            return ""
+        return claimed_serial(message)
 
     async def answer(self, message: Envelope) -> Answer:
-        record, said = self._checks.signer(message)
-        try:
-            request = cloudconfig.decode_request(message.payload)
-        except MalformedMessage as error:
-            raise Refusal("C4", 400, "INVALID_DEVICE", str(error)) from error
-        if request.action != cloudconfig.REQUEST_PROFILE_CONFIGURATION:
-            raise Refusal("C4", 400, "INVALID_DEVICE", f"action {request.action!r:.80}")
-        check_identity(request.serial_number, request.udid, record, said)
-        if record.organization is None:
-            raise Refusal("C6", 400, "DEVICE_NOT_ENROLLED", "no organization owns this device")
-        if record.profile is None:
-            return Answer(body=b"PROFILE_NOT_FOUND", outcome="PROFILE_NOT_FOUND")
-        document = document_for(record)
-        if record.pushed(self._clock.now()):
-            log.info("profile_pushed", serial=record.serial_number, profile=record.profile.uuid)
-        return Answer(
-            body=cloudconfig.encode_answer(document), content_type=JSON, outcome="configuration"
-        )
+        record, _ = self._checks.asks(message, Operation.PROFILE)
+        return configuration_for(record, self._clock)
+
+
+def configuration_for(record: DeviceRecord, clock: Clock) -> Answer:
+    """C6 to C8: what a device gets once it is known which one asks."""
+    if record.organization is None:
+        raise Refusal("C6", 400, "DEVICE_NOT_ENROLLED", "no organization owns this device")
+    if record.profile is None:
+        return Answer(body=b"PROFILE_NOT_FOUND", outcome="PROFILE_NOT_FOUND")
+    document = document_for(record)
+    if record.pushed(clock.now()):
+        log.info("profile_pushed", serial=record.serial_number, profile=record.profile.uuid)
+    return Answer(
+        body=cloudconfig.encode_answer(document), content_type=JSON, outcome="configuration"
+    )
 
 
 def document_for(record: DeviceRecord) -> cloudconfig.CloudConfiguration:

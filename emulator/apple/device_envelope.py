@@ -18,6 +18,7 @@ from emulator.apple.answer import Refusal
 from emulator.apple.pki import SimPKI
 from emulator.apple.registry import DeviceRecord, Registry
 from emulator.wire import envelope
+from emulator.wire.device_request import DeviceRequest, Operation, decode_request
 from emulator.wire.envelope import Envelope
 
 ECDSA_SHA256: Final = ec.ECDSA(hashes.SHA256())
@@ -57,6 +58,18 @@ class EnvelopeChecks:
         except MalformedMessage as error:
             raise Refusal("C5", 400, "INVALID_DEVICE", str(error)) from error
 
+    def asks(self, message: Envelope, operation: Operation) -> tuple[DeviceRecord, DeviceRequest]:
+        """C2 to C5: who asks, and that it is this operation."""
+        record, said = self.signer(message)
+        try:
+            request = decode_request(message.payload)
+        except MalformedMessage as error:
+            raise Refusal("C4", 400, "INVALID_DEVICE", str(error)) from error
+        if request.action != operation.action:
+            raise Refusal("C4", 400, "INVALID_DEVICE", f"action {request.action!r:.80}")
+        check_identity(request.serial_number, request.udid, record, said)
+        return record, request
+
     def _attestation_certificate(self, message: Envelope) -> x509.Certificate:
         try:
             certificate = x509.load_der_x509_certificate(message.sign_cert)
@@ -75,6 +88,14 @@ class EnvelopeChecks:
         if _spki(certificate) != _spki(self._sub_ca):
             raise ValueError("intermediate_cert is not the attestation sub CA")
         certificate.verify_directly_issued_by(self._root)
+
+
+def claimed_serial(message: Envelope) -> str:
+    """The serial number in the payload, before anything is checked; empty when there is none."""
+    try:
+        return decode_request(message.payload).serial_number
+    except MalformedMessage:
+        return ""
 
 
 def check_identity(

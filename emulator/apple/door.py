@@ -1,8 +1,9 @@
 """The HTTP side of every service: reads requests, carries out faults, turns errors into answers, logs one line each.
 
 Faults (side "server") are asked for once the request is read and its device known:
-`delay` {seconds} holds the honest answer back, `drop` acts and then closes the connection without an answer,
-`status` {status} and `body` {body, content_type, status} are answered instead of acting.
+`delay` {seconds} holds the honest answer back, `drop` acts and then closes the connection without an answer, `cut` closes it
+within the body and `truncate` ends the body early ({bytes}, or half of it), `content_type` {content_type} sends the honest answer as another
+type; `status` {status} and `body` {body, content_type, status, headers} are answered instead of acting.
 """
 
 from collections import Counter
@@ -15,12 +16,15 @@ from aiohttp.typedefs import Handler
 
 from certs.clock import Clock
 from certs.faults import Action, FaultPoint, no_faults
+from certs.tls import peer_certificate
 from emulator.apple.answer import TEXT, Answer, Received, Refusal, Service
+from emulator.apple.planned_faults import PlannedFaults
 from emulator.errors import EmulatorError
 
 log = structlog.get_logger()
 
 M = TypeVar("M")
+ACTIONS: Final = ("delay", "drop", "cut", "truncate", "content_type", "status", "body")
 EVENT: Final = "apple_request"  # the log's event for a path that no service owns
 
 
@@ -31,9 +35,15 @@ class UnknownFault(EmulatorError):
 class Door:
     """Mounts services on an aiohttp application; `middleware` belongs into the same application."""
 
-    def __init__(self, clock: Clock, faults: FaultPoint = no_faults) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        faults: FaultPoint = no_faults,
+        planned: PlannedFaults | None = None,
+    ) -> None:
         self._clock = clock
         self._faults = faults
+        self._planned = planned or PlannedFaults()
         self._asked: Counter[tuple[str, str]] = Counter()  # by step and device
 
     def handler(self, service: Service[M]) -> Handler:
@@ -48,6 +58,9 @@ class Door:
                     body=await _body(request),
                     content_type=request.headers.get(hdrs.CONTENT_TYPE, ""),
                     user_agent=request.headers.get(hdrs.USER_AGENT, ""),
+                    headers=request.headers,
+                    query=request.query,
+                    certificate=peer_certificate(request),
                 )
             )
             exchange.serial_number = service.serial_number(message)
@@ -68,8 +81,8 @@ class Door:
         action = exchange.action
         if action is not None and action.name == "delay":
             await self._clock.sleep(float(action.arguments["seconds"]))
-        if action is not None and action.name == "drop" and request.transport is not None:
-            request.transport.abort()
+        if action is not None and isinstance(response, web.Response):
+            return await _disturbed(request, response, action)
         return response
 
     async def _answered(
@@ -92,11 +105,12 @@ class Door:
             )
 
     def _fault(self, step: str, serial_number: str, message: object) -> Action | None:
-        if self._faults is no_faults:
-            return None
+        action = self._planned.take(step, serial_number, ACTIONS)
+        if action is not None or self._faults is no_faults:
+            return action
         self._asked[step, serial_number] += 1
         action = self._faults("server", step, message, self._asked[step, serial_number])
-        if action is not None and action.name not in ("delay", "drop", "status", "body"):
+        if action is not None and action.name not in ACTIONS:
             raise UnknownFault(f"{step}: no such fault on this side: {action.name}")
         return action
 
@@ -148,6 +162,32 @@ async def _body(request: web.Request) -> bytes:
         raise Refusal("HTTP", 400, "INCOMPLETE_BODY", str(error)) from error
 
 
+async def _disturbed(
+    request: web.Request, response: web.Response, action: Action
+) -> web.StreamResponse:
+    """The honest answer, spoilt on its way."""
+    body = bytes(response.body) if isinstance(response.body, bytes | bytearray) else b""
+    wanted = action.arguments.get("bytes")
+    part = body[: len(body) // 2 if wanted is None else int(wanted)]
+    match action.name:
+        case "drop":
+            if request.transport is not None:
+                request.transport.abort()
+        case "truncate":
+            response.body = part
+        case "content_type":
+            response.headers[hdrs.CONTENT_TYPE] = str(action.arguments["content_type"])
+        case "cut":
+            broken = web.StreamResponse(status=response.status, headers=response.headers)
+            broken.content_length = len(body)
+            await broken.prepare(request)
+            await broken.write(part)
+            if request.transport is not None:
+                request.transport.close()  # sends what is there; the rest never comes
+            return broken
+    return response
+
+
 def _instead(action: Action) -> Answer:
     arguments = action.arguments
     body = arguments.get("body", b"")
@@ -155,6 +195,7 @@ def _instead(action: Action) -> Answer:
         status=int(arguments.get("status", 200)),
         body=body.encode() if isinstance(body, str) else bytes(body),
         content_type=str(arguments.get("content_type", TEXT)),
+        headers=arguments.get("headers", {}),
         outcome="fault",
     )
 

@@ -7,7 +7,7 @@ In memory; a record without its strings is under a kilobyte, so that 100,000 dev
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Generic, TypeVar
@@ -252,6 +252,14 @@ class Registry:
         for serial in serial_numbers:
             record = self.records.setdefault(serial, DeviceRecord(serial_number=serial))
             record.assign(owner, target, now)
+
+    def add_server(self, organization: str, server: Server) -> None:
+        """Give an organisation one more server, or one of its servers anew. Raises UnknownOwner."""
+        owner = self.organizations.get(organization)
+        if owner is None:
+            raise UnknownOwner(f"no organization {organization!r} in the portal")
+        servers = {**owner.servers, server.name: server}
+        self.organizations[organization] = replace(owner, servers=servers)
 
     def release(self, serial_number: str, now: datetime) -> bool:
         """The device belongs to nobody any more, and its last server's next sync says `deleted`. False: it had no owner."""

@@ -15,7 +15,8 @@ from certs.certificate_profile import SIMULATED, SIMULATED_OID
 from certs.clock import SimulatedClock
 from certs.keys import spki_der
 from certs.trust import verify_chain
-from emulator.apple.app import OLDER_ACTIVATION_PATH, AppleServices
+from emulator.apple.app import AppleServices
+from emulator.apple.device_services import OLDER_ACTIVATION_PATH
 from emulator.apple.portal import Portal
 from emulator.apple.registry import ActivationState
 from emulator.wire import account_token, plist

@@ -302,9 +302,9 @@ async def test_c7_says_profile_not_found_with_200_when_nothing_is_assigned(
     assert word == cloudconfig.NoConfiguration(word="PROFILE_NOT_FOUND")
 
 
-async def test_paths_of_other_operations_are_not_found(client: Client, device: Device) -> None:
+async def test_paths_of_no_operation_are_not_found(client: Client, device: Device) -> None:
     message = envelope.encode(device.envelope(device.configuration_request()))
-    for path in ("/v2/enroll", "/deviceRegister", "/"):
+    for path in ("/v2/other", "/macProfile", "/"):
         assert (await client.post(path, message)).refusal == (404, "NOT_FOUND", "text/plain")
 
 
