@@ -10,12 +10,14 @@ import asyncio
 import json
 import tempfile
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
 from certs.clock import Clock, SystemClock
 from certs.faults import FaultPoint, no_faults
+from certs.identity import Identity
+from certs.keys import generate
 from emulator.apple.app import AppleServices
 from emulator.apple.pki import SimPKI
 from emulator.apple.portal import Portal
@@ -38,6 +40,7 @@ SERVER: Final = "mdmserver"
 UNASSIGNED: Final = 2  # devices that belong to the organization but have no profile
 RENAMED: Final = 5  # users who rename their device in Settings
 SMALLEST: Final = UNASSIGNED + 2
+WAVE_TIMEOUT_S: Final = 60.0  # from the pushes to the last device's check-in
 
 SCEP_BY_CHIP: Final = (
     "iPad7,5",
@@ -179,10 +182,12 @@ async def run_demo(options: DemoOptions) -> tuple[DemoReport, bool]:
         rows = await run.manufacture()
         with Shown("enroll", len(rows)) as progress:
             enrolled = await run.runner.enroll(rows, run.way, progress)
+        await demo.fall_asleep()
         renamed = await demo.rename_some(enrolled)
         denied = await demo.try_removal(enrolled)
-        with Shown("check in again", len(rows)) as progress:
-            outcomes = await run.runner.check_in(await run.store.rows(), progress)
+        managed = [outcome for outcome in enrolled if outcome.state == "home"]
+        with Shown("check in again", len(managed)) as progress:
+            outcomes = await demo.wake_all(enrolled, progress)
         first = {outcome.serial: outcome.error for outcome in enrolled}
         devices = [await demo.judge(outcome, first[outcome.serial]) for outcome in outcomes]
         named = {device["serial"]: device["name"] for device in devices}
@@ -221,6 +226,9 @@ async def _start(
     services = await stack.enter_async_context(
         AppleServices(pki=pki, clock=options.clock, portal=portal)
     )
+    key = generate("p256")
+    certificate = pki.issue_push_certificate(key.public_key(), server.topic)
+    await server.use_push(Identity(key, certificate), services.push_url, [pki.tls_ca.certificate])
     return services, server
 
 
@@ -230,9 +238,29 @@ class _Demo:
     def __init__(
         self, run: FleetRun, server: MdmServer, expectations: dict[str, Expectation]
     ) -> None:
+        if run.waker is None:
+            raise ConfigurationError("wake", ["the devices of the demo wake by push"])
         self._run = run
+        self._waker = run.waker
         self._expectations = expectations
         self._admin = run.admin_client(server.admin_url, server.token, step="mdmserver_admin")
+
+    async def fall_asleep(self) -> None:
+        """From now on every enrolled device is a row, until a push wakes it; the server's first ones are waiting."""
+        await self._waker.listen(await self._run.store.rows())
+        await self._waker.wait_until_idle()
+
+    async def wake_all(self, enrolled: list[Outcome], progress: Shown) -> list[Outcome]:
+        """The server pushes every device; each checks in, and nothing else makes it do so."""
+        self._waker.begin_wave()
+        serials = [outcome.serial for outcome in enrolled if outcome.state == "home"]
+        await self._admin.call("POST", "/v1/push")
+        woken = await self._waker.wait_for(serials, WAVE_TIMEOUT_S, progress)
+        asleep = {serial: "no push woke it" for serial in serials if serial not in woken}
+        return [
+            woken.get(outcome.serial) or replace(outcome, error=asleep.get(outcome.serial))
+            for outcome in enrolled
+        ]
 
     async def rename_some(self, enrolled: list[Outcome]) -> list[str]:
         """Users give their devices names of their own."""

@@ -8,7 +8,7 @@ waits, or is talking to its server, become one more session.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -18,8 +18,8 @@ import structlog
 from emulator.device.device import Device
 from emulator.device.push import wakes
 from emulator.device.snapshot import push_address
-from emulator.errors import StepTimeout
 from emulator.fleet.courier import Arrival, Courier
+from emulator.fleet.progress import Progress
 from emulator.fleet.runner import Outcome, Runner
 from emulator.fleet.store import DeviceRow
 from emulator.wire.courier import Subscription
@@ -64,7 +64,8 @@ class Waker:
         self._due: dict[str, _Due] = {}
         self._awake: dict[str, asyncio.Task[None]] = {}
         self._news = asyncio.Event()
-        self.outcomes: dict[str, Outcome] = {}  # the last of each device that was woken
+        self.outcomes: dict[str, Outcome] = {}  # the last of each device woken in this wave
+        self._wave_from = 0.0
         self.woken: Counter[str] = Counter()  # sessions, by serial number
         self.pushes = 0
         self.ignored = 0  # unknown token, wrong PushMagic, or offline
@@ -190,8 +191,9 @@ class Waker:
         try:
             waited_ms = (time.perf_counter() - due.arrived) * 1000
             self._runner.stats.observe(PUSH_TO_CONNECT, due.age_ms + waited_ms)
+            started = time.perf_counter()
             outcome = await self._runner.wake(serial)
-            if outcome is not None:
+            if outcome is not None and started >= self._wave_from:
                 self.outcomes[serial] = outcome
             self.woken[serial] += 1
         except Exception as error:
@@ -201,20 +203,31 @@ class Waker:
             self._news.set()
             self._pump()
 
-    async def wait_for(self, serials: Sequence[str], timeout_s: float) -> list[Outcome]:
-        """Wait until each of these devices has been woken since `listen`, and return their last outcomes.
+    def begin_wave(self) -> None:
+        """From now on `outcomes` holds only sessions that begin later."""
+        self.outcomes.clear()
+        self._wave_from = time.perf_counter()
 
-        Raises StepTimeout when some are not in time.
-        """
+    async def wait_for(
+        self, serials: Iterable[str], timeout_s: float, progress: Progress | None = None
+    ) -> dict[str, Outcome]:
+        """Wait until each of these devices has been woken in this wave, but not for ever; who was, and how it went."""
+        missing = set(serials)
+        woken: dict[str, Outcome] = {}
         try:
             async with asyncio.timeout(timeout_s):
-                while missing := [serial for serial in serials if serial not in self.outcomes]:
+                while missing:
                     self._news.clear()
-                    await self._news.wait()
+                    for serial in missing & self.outcomes.keys():
+                        missing.discard(serial)
+                        woken[serial] = self.outcomes[serial]
+                        if progress is not None:
+                            progress.done(failed=woken[serial].failed)
+                    if missing:
+                        await self._news.wait()
         except TimeoutError:
-            log.warning("devices_not_woken", count=len(missing), first=missing[:5])
-            raise StepTimeout("push", timeout_s) from None
-        return [self.outcomes[serial] for serial in serials]
+            log.warning("devices_not_woken", count=len(missing), first=sorted(missing)[:5])
+        return woken
 
     async def wait_until_idle(self) -> None:
         """Until no device is awake or about to be."""
