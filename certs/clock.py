@@ -54,6 +54,23 @@ class SystemClock:
         yield
 
 
+class SkewedClock:
+    """A clock that goes as another does, but shows a time that is off by some seconds: one device's wrong clock."""
+
+    def __init__(self, clock: Clock, skew_s: float) -> None:
+        self._clock = clock
+        self._skew = timedelta(seconds=skew_s)
+
+    def now(self) -> datetime:
+        return self._clock.now() + self._skew
+
+    async def sleep(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+
+    def busy(self) -> BusyScope:
+        return self._clock.busy()
+
+
 class SimulatedClock:
     """Time that moves only when `advance` is called, from one due timer to the next."""
 

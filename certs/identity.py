@@ -5,14 +5,21 @@ Comes from a CA (`CertificateAuthority.issue_identity`), from our own PEM, or fr
 """
 
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Final, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 
+from certs import der
 from certs.errors import MalformedMessage
 from certs.keys import PrivateKey, _not_on_the_loop, spki_der, to_der, to_pem
+
+PFX: Final = "a PKCS#12 file"
+PFX_CONTENTS: Final = (
+    "1.2.840.113549.1.7.1",
+    "1.2.840.113549.1.7.2",
+)  # under a password, or signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +84,12 @@ class Identity:
     def from_pkcs12(cls, data: bytes, password: str | None) -> Self:
         """Read a foreign PKCS#12 with full validation; only off the event loop.
 
-        Raises MalformedMessage, alike for a wrong password and for damage.
+        Raises MalformedMessage: expected PFX for what is no such file at all, otherwise alike for a wrong password and
+        for damage.
         """
         _not_on_the_loop("loading a PKCS#12")
+        if not is_pkcs12(data):
+            raise MalformedMessage("PKCS#12", PFX)
         try:
             store = pkcs12.load_pkcs12(data, None if password is None else password.encode())
         except (ValueError, TypeError) as error:
@@ -98,6 +108,15 @@ class Identity:
             self.chain or None,
             serialization.BestAvailableEncryption(password.encode()),
         )
+
+
+def is_pkcs12(data: bytes) -> bool:
+    """Whether this is a PFX of version 3 with its content, whatever that is (RFC 7292, section 4)."""
+    try:
+        version, content = der.read(data, "PKCS#12").items(der.SEQUENCE, 2)[:2]
+        return version.as_int() == 3 and content.items(der.SEQUENCE, 2)[0].as_oid() in PFX_CONTENTS
+    except MalformedMessage:
+        return False
 
 
 def _matching(

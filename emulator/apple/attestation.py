@@ -14,10 +14,9 @@ from emulator import hardware
 from emulator.apple.answer import Answer, Received, Refusal
 from emulator.apple.cloudconfig import JSON
 from emulator.apple.device_envelope import EnvelopeChecks, check_identity
-from emulator.wire import attestation, json_object
+from emulator.wire import attestation
 from emulator.wire.attestation import AttestationRequest
 from emulator.wire.envelope import Envelope
-from emulator.wire.fields import optional
 
 
 class AttestationService:
@@ -43,7 +42,8 @@ class AttestationService:
 
     async def answer(self, message: Envelope) -> Answer:
         record, said = self._checks.signer(message)
-        request, key, hidden = _read(message)
+        request, key = _read(message)
+        hidden = request.user_enrollment
         check_identity(request.serial_number, request.udid, record, said)
         facts = record.hardware
         assert facts is not None  # found by its key
@@ -68,12 +68,10 @@ class AttestationService:
         )
 
 
-def _read(message: Envelope) -> tuple[AttestationRequest, ec.EllipticCurvePublicKey, bool]:
-    """C4: the payload, the key to attest, and whether the leaf shall name no device, as in User Enrollment."""
+def _read(message: Envelope) -> tuple[AttestationRequest, ec.EllipticCurvePublicKey]:
+    """C4: the payload and the key to attest."""
     try:
-        fields = json_object.loads(message.payload, "payload")
-        request = AttestationRequest.from_fields(fields)
-        hidden = optional(fields, "user_enrollment", bool) or False
+        request = attestation.decode_request(message.payload)
         if request.action != attestation.REQUEST_ATTESTATION:
             raise MalformedMessage("action", attestation.REQUEST_ATTESTATION, request.action)
         if request.freshness is not None and len(request.freshness) > FRESHNESS_BYTES:
@@ -83,6 +81,6 @@ def _read(message: Envelope) -> tuple[AttestationRequest, ec.EllipticCurvePublic
         key = request.load_public_key()
         if not isinstance(key, ec.EllipticCurvePublicKey):
             raise MalformedMessage("public_key", "an EC key: chips attest no other", "RSA")
-        return request, key, hidden
+        return request, key
     except MalformedMessage as error:
         raise Refusal("C4", 400, "INVALID_DEVICE", str(error)) from error

@@ -16,9 +16,17 @@ STEP = "attestation"
 
 
 async def request_attestation(
-    device: Device, surroundings: Surroundings, public_key: PublicKey, freshness: bytes | None
+    device: Device,
+    surroundings: Surroundings,
+    public_key: PublicKey,
+    freshness: bytes | None,
+    *,
+    anonymous: bool = False,
 ) -> tuple[bytes, ...]:
-    """The chain for `public_key` as DER, leaf first. Raises PeerRefused or StepTimeout."""
+    """The chain for `public_key` as DER, leaf first; `anonymous`: without serial number and UDID, as in User Enrollment.
+
+    Raises PeerRefused or StepTimeout.
+    """
     apple = surroundings.apple
     url = service_url(apple.attestation_url if apple else None, attestation.PATH, STEP)
     request = attestation.AttestationRequest(
@@ -27,6 +35,7 @@ async def request_attestation(
         public_key=spki_der(public_key),
         freshness=freshness,
         os_version=device.hardware.os_version,
+        user_enrollment=anonymous,
     )
     envelope = sign_envelope(device, attestation.encode_request(request), STEP)
     async with open_service(device, surroundings, user_agent.profiled(device)) as service:

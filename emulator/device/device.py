@@ -91,6 +91,7 @@ class Enrollment:
     server_url_pins: tuple[str, ...] = ()  # payload UUIDs of pinned certificates
     check_in_url_pins: tuple[str, ...] = ()
     automated: bool = False  # by Automated Device Enrollment
+    user_enrollment: bool = False  # a personal device: nothing may tell which one it is
     push_token: bytes = field(default=b"", repr=False)
     push_magic: str = field(default="", repr=False)
     unlock_token: bytes | None = field(default=None, repr=False)

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from certs import csr, names
 from certs.acme.client import AcmeClient
 from certs.errors import MalformedMessage
-from certs.identity import Identity
+from certs.identity import PFX, Identity
 from certs.keys import KeySource, KeySpec, PrivateKey
 from certs.scep.client import ScepClient
 from certs.scep.message import Capabilities
@@ -39,14 +39,19 @@ async def obtain(
     surroundings: Surroundings,
     profile_identifier: str,
     payload: ScepPayload | AcmePayload | Pkcs12Payload,
+    *,
+    anonymous: bool = False,
 ) -> InstalledIdentity:
-    """The identity of one payload. Raises PeerRefused, StepTimeout or ProfileRefused."""
+    """The identity of one payload; `anonymous`: its attestation names no device (User Enrollment).
+
+    Raises PeerRefused, StepTimeout or ProfileRefused.
+    """
     kind: IdentityKind
     match payload:
         case ScepPayload():
             kind, identity = "scep", await _by_scep(device, surroundings, payload)
         case AcmePayload():
-            kind, identity = "acme", await _by_acme(device, surroundings, payload)
+            kind, identity = "acme", await _by_acme(device, surroundings, payload, anonymous)
         case Pkcs12Payload():
             kind, identity = "pkcs12", await _from_file(payload)
     return InstalledIdentity(
@@ -88,7 +93,9 @@ async def _by_scep(device: Device, surroundings: Surroundings, payload: ScepPayl
     return _identity(key, issued)
 
 
-async def _by_acme(device: Device, surroundings: Surroundings, payload: AcmePayload) -> Identity:
+async def _by_acme(
+    device: Device, surroundings: Surroundings, payload: AcmePayload, anonymous: bool
+) -> Identity:
     key, digest = await _acme_key(surroundings.keys, payload)
     request = csr.build(
         key,
@@ -100,7 +107,9 @@ async def _by_acme(device: Device, surroundings: Surroundings, payload: AcmePayl
     )
 
     async def attest(freshness: bytes) -> Sequence[bytes]:
-        return await request_attestation(device, surroundings, key.public_key(), freshness)
+        return await request_attestation(
+            device, surroundings, key.public_key(), freshness, anonymous=anonymous
+        )
 
     async with _enrollment_session(device, surroundings) as transport:
         client = AcmeClient(
@@ -125,6 +134,9 @@ async def _from_file(payload: Pkcs12Payload) -> Identity:
     try:
         return await asyncio.to_thread(Identity.from_pkcs12, payload.content, payload.password)
     except MalformedMessage as error:
+        if error.expected == PFX:
+            text = f"The certificate “{payload.identifier}” is malformed."
+            raise installation_failed(CERTIFICATE, 9005, text) from error
         if error.expected.startswith("a private key"):
             text = f"The payload “{payload.identifier}” holds no identity."
             raise installation_failed(CERTIFICATE, 9006, text) from error

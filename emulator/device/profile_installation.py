@@ -32,6 +32,7 @@ from emulator.wire.profile import (
 log = structlog.get_logger()
 
 PINNING_SINCE = "13.4"
+USER_ENROLLMENT = "BYOD"
 
 
 @contextmanager
@@ -62,7 +63,14 @@ async def install_payloads(device: Device, surroundings: Surroundings, profile: 
         if isinstance(payload, AcmePayload) and not device.runs(ACME_SINCE):
             log.info("payload_ignored", payload_type=payload.payload_type, **device.facts())
         elif isinstance(payload, ScepPayload | AcmePayload | Pkcs12Payload):
-            installed = await obtain(device, surroundings, profile.identifier, payload)
+            installed = await obtain(
+                device,
+                surroundings,
+                profile.identifier,
+                payload,
+                anonymous=is_user_enrollment(profile)
+                or (device.enrollment is not None and device.enrollment.user_enrollment),
+            )
             device.keychain.add(installed)
             log.info(
                 "identity_installed",
@@ -92,7 +100,13 @@ def enrollment_of(
         server_url_pins=mdm.server_url_pinning_certificate_uuids if pins else (),
         check_in_url_pins=mdm.check_in_url_pinning_certificate_uuids if pins else (),
         automated=automated,
+        user_enrollment=is_user_enrollment(profile),
     )
+
+
+def is_user_enrollment(profile: Profile) -> bool:
+    """Whether the MDM payload says that the device stays its user's own (mdm.md 2.2, EnrollmentMode)."""
+    return profile.mdm is not None and profile.mdm.enrollment_mode == USER_ENROLLMENT
 
 
 def _identity_of(device: Device, profile: Profile, mdm: MdmPayload) -> InstalledIdentity:

@@ -4,12 +4,13 @@ A device itself is only data; every function that lets it act takes its surround
 whole fleet.
 """
 
+import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
-from certs.clock import Clock
+from certs.clock import Clock, SkewedClock
 from certs.errors import CertsError, TransportError
 from certs.faults import FaultPoint, no_faults
 from certs.keys import FreshKeys, KeySource
@@ -48,6 +49,8 @@ class Behaviour:
     token_update_after_configured: bool = True
     awaiting_poll_s: float = 2.0
     awaiting_deadline_s: float = 900.0
+    # How far a device's clock is off, in seconds: from, to; each device's own share stays the same.
+    clock_skew_s: tuple[float, float] = (0.0, 0.0)
     language: str = "en-US"
     attestation_interval_s: float = (
         7 * 86400.0
@@ -89,6 +92,15 @@ class Surroundings:
     faults: FaultPoint = no_faults
     push: PushRegistration | None = None  # None: nobody pushes; tokens are made up
     line: Line | None = None  # to the MDM server, where several steps share one
+
+    def of(self, device: "Device") -> "Surroundings":
+        """The same as this device sees it: with its own clock, where that is wrong."""
+        earliest, latest = self.behaviour.clock_skew_s
+        if not earliest and not latest:
+            return self
+        chance = random.Random(f"clock skew of {device.hardware.serial_number}")
+        clock = SkewedClock(self.clock, round(chance.uniform(earliest, latest), 3))
+        return replace(self, clock=clock, door=self.door.seen_by(clock))
 
     def timing_for(self, device: "Device") -> Callable[[Timing], None]:
         """The hook that the device's HTTP sessions report to."""

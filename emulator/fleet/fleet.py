@@ -6,7 +6,7 @@ certificates are new each time.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -16,6 +16,8 @@ from emulator.errors import ConfigurationError
 from emulator.fleet.spells import OfflineSpells
 from emulator.hardware import Hardware, model, models
 from emulator.settings_file import FileModel
+
+MAX_SKEW_S: Final = 10 * 365 * 86400.0
 
 
 def _one_or_many(value: object) -> object:
@@ -39,6 +41,14 @@ def _product_types(value: object) -> object:
 
 ProductTypes = Annotated[tuple[str, ...], BeforeValidator(_product_types)]
 OneOrMany = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+
+
+def _from_to(value: object) -> object:
+    return [value, value] if isinstance(value, str | int | float) else value
+
+
+Seconds = Annotated[float, Field(ge=-MAX_SKEW_S, le=MAX_SKEW_S)]
+FromTo = Annotated[tuple[Seconds, Seconds], BeforeValidator(_from_to)]
 
 
 class AppleSection(FileModel):
@@ -155,6 +165,17 @@ class BehaviourSection(FileModel):
     token_update_after_configured: bool = True
     awaiting_poll_s: float = Field(2.0, gt=0)
     awaiting_deadline_s: float = Field(900.0, gt=0)
+    clock_skew_s: FromTo = Field(
+        (0.0, 0.0),
+        description="seconds by which each device's clock is off, such as 90 or [-5, 300]",
+    )
+
+    @field_validator("clock_skew_s")
+    @classmethod
+    def _in_order(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError("the first number must not be greater than the second")
+        return value
 
 
 class FleetFile(FileModel):

@@ -188,7 +188,8 @@ class Runner:
         def on_timing(_: Device, timing: Timing) -> None:
             self.stats.record(timing)
 
-        return device, replace(self._surroundings, checkpoint=checkpoint, on_timing=on_timing)
+        around = replace(self._surroundings, checkpoint=checkpoint, on_timing=on_timing)
+        return device, around.of(device)
 
     async def _save(self, row: DeviceRow, device: Device, outcome: Outcome | None = None) -> None:
         await self.store.save(

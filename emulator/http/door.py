@@ -56,6 +56,12 @@ class HttpDoor:
         self.faults = faults
         self.contexts = TlsContexts()
 
+    def seen_by(self, clock: Clock) -> "HttpDoor":
+        """The same door, TLS contexts included, for a device that judges dates by a clock of its own."""
+        door = HttpDoor(clock=clock, hosts=self.hosts, on_timing=self.on_timing, faults=self.faults)
+        door.contexts = self.contexts
+        return door
+
     def session(
         self,
         *,
@@ -282,7 +288,8 @@ class HttpSession:
                 timeout_s=CONNECT_TIMEOUT_S,
             ) from None
         except ssl.SSLError as error:
-            raise TransportError(url, tls_reason(error)) from error
+            untrusted = isinstance(error, ssl.SSLCertVerificationError)
+            raise TransportError(url, tls_reason(error), untrusted_server=untrusted) from error
         except socket.gaierror as error:
             raise TransportError(url, f"unknown host {destination.host}") from error
         except ConnectionRefusedError as error:
@@ -293,7 +300,7 @@ class HttpSession:
         tls = connection.tls
         if tls is not None and (problem := date_problem(tls, self._door.clock.now())):
             connection.abort()
-            raise TransportError(url, problem)
+            raise TransportError(url, problem, untrusted_server=True)
         return connection
 
 

@@ -43,6 +43,7 @@ class AttestationRequest:
     public_key: bytes  # SubjectPublicKeyInfo DER of the key to attest
     freshness: bytes | None = None  # what the leaf shall prove it was made for
     os_version: str | None = None
+    user_enrollment: bool = False  # the leaf shall not tell which device it is
     action: str = REQUEST_ATTESTATION
 
     def to_fields(self) -> Fields:
@@ -53,6 +54,7 @@ class AttestationRequest:
                 "public_key": text_of(self.public_key),
                 "freshness": None if self.freshness is None else text_of(self.freshness),
                 "os_version": self.os_version,
+                "user_enrollment": self.user_enrollment or None,
             }
         )
 
@@ -67,6 +69,7 @@ class AttestationRequest:
             public_key=json_object.required_bytes(fields, "public_key"),
             freshness=None if freshness is None else bytes_of(freshness, "freshness"),
             os_version=optional(fields, "os_version", str),
+            user_enrollment=optional(fields, "user_enrollment", bool) or False,
         )
 
     def load_public_key(self) -> PublicKey:

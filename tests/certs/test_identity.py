@@ -10,7 +10,7 @@ from cryptography.x509.oid import NameOID
 from certs.ca import CertificateAuthority
 from certs.clock import SystemClock
 from certs.errors import MalformedMessage
-from certs.identity import Identity
+from certs.identity import Identity, is_pkcs12
 from certs.keys import KeyWorkOnEventLoop, PrivateKey, generate, spki_der, to_pem
 from tests.support import openssl, rsa_key
 
@@ -48,11 +48,21 @@ def test_a_wrong_password_and_damage_look_alike() -> None:
     damaged = bytearray(stored)
     damaged[len(stored) // 2] ^= 1
     messages = set()
-    for data, password in (stored, "falsch"), (bytes(damaged), "geheim"), (stored[:-9], "geheim"):
+    for data, password in (stored, "falsch"), (bytes(damaged), "geheim"):
         with pytest.raises(MalformedMessage) as caught:
             Identity.from_pkcs12(data, password)
         messages.add(str(caught.value))
     assert messages == {"PKCS#12: expected a readable file and its password"}
+
+
+@pytest.mark.parametrize("data", [b"", b"PFX", bytes.fromhex("3003020103"), bytes(40)])
+def test_what_is_no_pkcs12_is_told_apart_from_a_wrong_password(data: bytes) -> None:
+    for password in ("geheim", None):
+        with pytest.raises(MalformedMessage, match="^PKCS#12: expected a PKCS#12 file$"):
+            Identity.from_pkcs12(data, password)
+    whole = issued(generate("p256")).to_pkcs12("geheim")
+    assert is_pkcs12(whole)
+    assert not any(is_pkcs12(whole[:length]) for length in range(len(whole)))
 
 
 def test_a_key_that_is_not_the_certificates_is_refused() -> None:

@@ -34,7 +34,13 @@ async def device_properties_attestation(
         freshness = hashlib.sha256(nonce).digest()
     key = await surroundings.keys.take("p384")  # of the system, bound to nothing else
     try:
-        chain = await request_attestation(device, surroundings, key.public_key(), freshness)
+        chain = await request_attestation(
+            device,
+            surroundings,
+            key.public_key(),
+            freshness,
+            anonymous=device.enrollment is not None and device.enrollment.user_enrollment,
+        )
     except EmulatorError as error:
         log.warning("attestation_failed", error=str(error), **device.facts())
         return None

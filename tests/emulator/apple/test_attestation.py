@@ -48,10 +48,7 @@ async def test_freshness_may_be_absent_or_short(client: Client, device: Device) 
 
 
 async def test_a_user_enrollment_leaf_names_no_device(client: Client, device: Device) -> None:
-    fields = json.loads(device.attestation_request())
-    fields["user_enrollment"] = True
-    answer = await client.attestation(device.envelope(json.dumps(fields).encode()))
-    leaf = leaf_of(client, answer)
+    leaf = leaf_of(client, await ask(client, device, user_enrollment=True))
     assert (leaf.serial_number, leaf.udid, leaf.software_update_device_id) == (None, None, None)
     assert leaf.freshness == bytes(range(32))
 

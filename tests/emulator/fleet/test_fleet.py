@@ -114,3 +114,18 @@ def test_paths_are_those_of_the_file(tmp_path: Path) -> None:
 def test_a_fleet_survives_its_json(tmp_path: Path) -> None:
     fleet = read(MIXED)
     assert FleetFile.model_validate_json(fleet.model_dump_json()) == fleet
+
+
+@pytest.mark.parametrize(
+    ("written", "skew"), [("90", (90.0, 90.0)), (["-5", "300"], (-5.0, 300.0)), (0, (0.0, 0.0))]
+)
+def test_a_clock_skew_is_one_number_or_two(written: object, skew: tuple[float, float]) -> None:
+    content = {"behaviour": {"clock_skew_s": written}, "groups": [{"count": 1}]}
+    assert fleet_file.validate(content, source="test").behaviour.clock_skew_s == skew
+
+
+@pytest.mark.parametrize("written", [["300", "-5"], "long", ["1"], "1e12", "nan"])
+def test_a_clock_skew_that_makes_no_sense_is_a_mistake(written: object) -> None:
+    content = {"behaviour": {"clock_skew_s": written}, "groups": [{"count": 1}]}
+    with pytest.raises(ConfigurationError, match="behaviour.clock_skew_s"):
+        fleet_file.validate(content, source="test")

@@ -1,6 +1,7 @@
 """Asking the attestation service: round trips, damage, keys."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -43,6 +44,7 @@ ANSWER = AttestationAnswer(x5c=(certificate(0), certificate(1)))
         public_key=st.binary(max_size=40),
         freshness=st.none() | st.binary(max_size=32),
         os_version=st.none() | text,
+        user_enrollment=st.booleans(),
     )
 )
 def test_decoding_undoes_encoding_a_request(request: AttestationRequest) -> None:
@@ -54,6 +56,8 @@ def test_the_request_is_written_as_the_service_expects() -> None:
     assert list(fields) == ["device", "action", "public_key", "freshness", "os_version"]
     assert fields["action"] == "RequestAttestation"
     assert fields["freshness"] == "AQI="
+    hidden = json.loads(encode_request(replace(REQUEST, user_enrollment=True)))
+    assert hidden == {**fields, "user_enrollment": True}
 
 
 def test_the_answer_keeps_the_chain_in_order() -> None:
