@@ -1,5 +1,6 @@
 """The way to Apple's side for one token: a connection of our own, the token's session, and what a refusal says about the token."""
 
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -31,7 +32,7 @@ class AppleSide:
         self._trust = trust
         self._url = url
         self._user_agent = user_agent
-        self._sessions: dict[str, tuple[str, Session]] = {}  # by token: access token, session
+        self._sessions: defaultdict[str, Session] = defaultdict(Session)  # by token
 
     @property
     def _clock(self) -> Clock:
@@ -45,7 +46,7 @@ class AppleSide:
         try:
             if token.credentials.expires_at <= self._clock.now():
                 raise TokenExpired(token.credentials.expires_at)
-            session = self._session(token.token_id, token.credentials)
+            session = self._sessions[token.token_id]
             async with self._connected(token.credentials, session, patient) as client:
                 yield client
         except AppleError as error:
@@ -85,13 +86,6 @@ class AppleSide:
             status=error.http_status,
         )
 
-    def _session(self, token_id: str, credentials: Credentials) -> Session:
-        access_token, session = self._sessions.get(token_id, ("", Session()))
-        if access_token != credentials.access_token:  # renewed since
-            session = Session()
-        self._sessions[token_id] = (credentials.access_token, session)
-        return session
-
     def forget(self, token_id: str) -> None:
-        """The token is deleted."""
+        """The token is renewed or deleted."""
         self._sessions.pop(token_id, None)

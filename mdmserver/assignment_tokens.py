@@ -162,6 +162,7 @@ class Tokens:
             apple_id=apple_id,
             at=self._clock.now(),
         )
+        self._apple.forget(token_id)
         log.info(
             "assignment_token_renewed",
             token=token_id,

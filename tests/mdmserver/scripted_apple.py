@@ -34,7 +34,7 @@ class Asked:
     at: datetime
     call: str  # such as "POST /server/devices"
     body: Any
-    headers: dict[str, str]
+    headers: dict[str, str]  # by lower-case names
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ class ScriptedApple:
         call = f"{request.method} {request.path}"
         text = await request.text()
         body = json.loads(text) if text else None
-        self.asked.append(Asked(self.clock.now(), call, body, dict(request.headers)))
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        self.asked.append(Asked(self.clock.now(), call, body, headers))
         script = self.scripts.get(call)
         said = script.pop(0) if script else Say(self._honestly(call, body))
         content = said.content
