@@ -53,6 +53,7 @@ def demo(
 
 app.command("enroll")(fleet.enroll)
 app.command("check-in")(fleet.check_in)
+app.command("listen")(fleet.listen)
 app.add_typer(device.app, name="device")
 
 

@@ -1,5 +1,8 @@
 """`mdm-emulator enroll` and `check-in`: a fleet, from power-on to home and back to its server."""
 
+import asyncio
+import contextlib
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +24,7 @@ from emulator.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from emulator.fleet.run import FleetRun
     from emulator.fleet.runner import Outcome
     from emulator.fleet.stats import StepSummary
 
@@ -83,6 +87,9 @@ def enroll(
             rows = await opened.manufacture()
             with Shown("enroll", len(rows)) as progress:
                 outcomes = await opened.runner.enroll(rows, opened.way, progress)
+            if file.wake.push:
+                await _sleep_until_pushed(opened, None)
+                outcomes = await opened.outcomes()
             if file.wake.poll_s is not None:
                 print(f"polling every {file.wake.poll_s:g} s until interrupted", file=sys.stderr)
                 await opened.runner.keep_checking_in(await opened.store.rows(), file.wake.poll_s)
@@ -90,6 +97,55 @@ def enroll(
 
     outcomes, steps = run(work())
     finish(outcomes, steps, json_file)
+
+
+def listen(
+    seconds: Annotated[
+        float | None, typer.Option("--for", help="Stop after so many seconds; none: Ctrl-C.")
+    ] = None,
+    state: State = DEFAULT_STATE,
+    maps: Maps = None,
+    ca: Authorities = None,
+    concurrency: Concurrency = 50,
+    json_file: JsonFile = None,
+    level: LogLevel = "warning",
+) -> None:
+    """Let enrolled devices sleep until a push wakes them; each then asks its server for commands."""
+    log_to_stderr(level)
+
+    async def work() -> "tuple[list[Outcome], dict[str, StepSummary]]":
+        from emulator.fleet.run import FleetRun
+
+        async with FleetRun(None, run_options(state, maps, ca, concurrency)) as opened:
+            await opened.select([])
+            await _sleep_until_pushed(opened, seconds)
+            return await opened.outcomes(), opened.stats.summary()
+
+    outcomes, steps = run(work())
+    finish(outcomes, steps, json_file)
+
+
+async def _sleep_until_pushed(opened: "FleetRun", seconds: float | None) -> None:
+    """Until time is up or someone presses Ctrl-C; says where the fleet's own APNs and proxy are."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(NotImplementedError):  # Windows
+        loop.add_signal_handler(signal.SIGINT, stop.set)
+    for line in opened.addresses():
+        print(line, file=sys.stderr)
+    print("sleeping until pushed; Ctrl-C ends it", file=sys.stderr)
+    asleep = asyncio.create_task(opened.sleep_until_pushed())
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({asleep, stopped}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if asleep.done():
+            await asleep  # it ends by itself only with an error
+    finally:
+        with contextlib.suppress(NotImplementedError):
+            loop.remove_signal_handler(signal.SIGINT)
+        for task in (asleep, stopped):
+            task.cancel()
+        await asyncio.gather(asleep, stopped, return_exceptions=True)
 
 
 def check_in(

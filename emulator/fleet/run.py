@@ -6,7 +6,7 @@ simulated PKI lives in the state folder so that enrolled devices keep their fact
 
 import asyncio
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -21,6 +21,7 @@ from certs.keys import FreshKeys, KeyPool, KeySource
 from emulator.apple.app import AppleServices
 from emulator.apple.pki import SimPKI
 from emulator.apple.portal import Portal
+from emulator.apple.proxy_authority import PUBLIC_FILE
 from emulator.device.device import Device
 from emulator.device.setup_assistant import (
     AutomatedEnrollment,
@@ -227,6 +228,26 @@ class FleetRun:
                 seed=self.fleet.seed,
                 clock=self._options.clock,
             )
+
+    def addresses(self) -> list[str]:
+        """Where our own stand-ins are, for whoever points a server here."""
+        if self._own is None:
+            return []
+        lines = [f"APNs: {self._own.push_url}", f"administration: {self._own.admin_url}"]
+        if self._own.push.plain_port is not None:
+            lines.append(f"APNs without TLS: http://127.0.0.1:{self._own.push.plain_port}")
+        if self._own.proxy is not None:
+            trust = self._options.state / "apple" / "proxy" / PUBLIC_FILE
+            lines.append(f"proxy: HTTPS_PROXY={self._own.proxy.url} SSL_CERT_FILE={trust}")
+        return lines
+
+    async def outcomes(self) -> list[Outcome]:
+        """How every device stands now; one whose last session failed says so."""
+        return [
+            replace(describe(thaw(row.snapshot)), error=row.error)
+            for row in await self.store.rows()
+            if row.state != UNPROVISIONED
+        ]
 
     async def remember(self) -> None:
         """Keep the fleet file in the store, for later check-ins."""
