@@ -72,6 +72,21 @@ async def test_work_that_fails_undoes_only_itself() -> None:
     await w.close()
 
 
+async def test_work_that_fails_half_way_leaves_nothing_of_itself() -> None:
+    w = await asyncio.to_thread(Writer, None)
+
+    def half(connection: sqlite3.Connection) -> None:
+        insert("half")(connection)
+        raise ValueError("the second half")
+
+    results = await asyncio.gather(
+        w.do(insert("a")), w.do(half), w.do(insert("b")), return_exceptions=True
+    )
+    assert [type(result) for result in results] == [str, ValueError, str]
+    assert await w.do(count) == 2
+    await w.close()
+
+
 async def test_closing_finishes_what_was_handed_in(tmp_path: Path) -> None:
     w = await asyncio.to_thread(Writer, tmp_path / "db")
     pending = [asyncio.ensure_future(w.do(insert(str(n)))) for n in range(50)]
