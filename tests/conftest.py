@@ -54,9 +54,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     stats = {name: len(terminal.stats.get(name, [])) for name in ("passed", "failed", "error")}
     skips = _skips(terminal)
     failed = stats["failed"] + stats["error"]
-    terminal.write_line(
-        f"{stats['passed']} passed, {failed} failed, {sum(skips.values())} skipped"
-    )
+    terminal.write_line(f"{stats['passed']} passed, {failed} failed, {sum(skips.values())} skipped")
     terminal.write_line(
         f"skips: {skips['peer_server']} peer_server, {skips['vectors']} vectors, {skips['other']} other"
     )
