@@ -116,16 +116,16 @@ class TokenSync:
     async def _in_time(self, pages: Coroutine[Any, Any, None], working: Working) -> None:
         """Bound by the injected clock. Raises OutOfTime."""
         asking = asyncio.create_task(pages)
-        with working.paused():
-            limit = asyncio.create_task(self._clock.sleep(SYNC_LIMIT.total_seconds()))
-            try:
+        limit = asyncio.create_task(self._clock.sleep(SYNC_LIMIT.total_seconds()))
+        try:
+            with working.paused():
                 await asyncio.wait((asking, limit), return_when=asyncio.FIRST_COMPLETED)
-                if not asking.done():
-                    raise OutOfTime
-            finally:
-                asking.cancel()
-                limit.cancel()
-                await asyncio.gather(asking, limit, return_exceptions=True)
+            if not asking.done():
+                raise OutOfTime
+        finally:
+            asking.cancel()
+            limit.cancel()
+            await asyncio.gather(asking, limit, return_exceptions=True)
         asking.result()
 
     async def _pages(self, token_id: str, kind: SyncKind, sync_id: int) -> None:
