@@ -1,4 +1,4 @@
-"""`mdm-server serve`: the server as a program. Heavy imports happen inside the command."""
+"""`mdm-server`: `serve` is the server as a program, `token` asks a running one. Heavy imports happen inside the command."""
 
 import asyncio
 import contextlib
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from mdmserver import token_cli
+
 if TYPE_CHECKING:
     from mdmserver.settings import Settings
 
@@ -20,6 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+app.add_typer(token_cli.app, name="token")
 
 
 @app.command()
