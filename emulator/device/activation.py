@@ -6,8 +6,10 @@ was made with. Whatever is wrong with an answer, the device stays unactivated.
 
 import hashlib
 import secrets
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, Self
+from urllib.parse import urlencode
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature as WrongSignature
@@ -33,7 +35,7 @@ from emulator.device.device import Device
 from emulator.device.envelope import ecdsa
 from emulator.device.state import Event
 from emulator.device.surroundings import Surroundings, peer_errors
-from emulator.errors import PeerRefused
+from emulator.errors import IllegalTransition, PeerRefused
 from emulator.http import HttpSession
 from emulator.wire import account_token, activation
 from emulator.wire import activation_info as info_codec
@@ -43,6 +45,7 @@ from emulator.wire.activation import (
     ActivationRecord,
     ActivationRefused,
     ActivationRequest,
+    CredentialForm,
     HandshakeReply,
     HandshakeRequest,
     SessionProof,
@@ -52,36 +55,114 @@ HANDSHAKE: Final = "drm_handshake"
 ACTIVATION: Final = "device_activation"
 
 
-async def activate(device: Device, surroundings: Surroundings) -> None:
-    """From unactivated to activated. Raises PeerRefused (also for an activation lock) or StepTimeout."""
-    mode = surroundings.behaviour.activation
-    if mode == "off" or surroundings.apple is None:
+class ActivationLocked(PeerRefused):
+    """The service wants the owner's credentials, or the bypass code; `alert`: those that were given are wrong."""
+
+    def __init__(self, form: CredentialForm, title: str) -> None:
+        self.form = form
+        self.alert = form.alert
+        super().__init__(ACTIVATION, f"activation lock: {form.alert or form.description or title}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """What somebody types into the lock's page; a bypass code is a password without a login (2.6)."""
+
+    login: str = ""
+    password: str = field(repr=False)
+
+    @classmethod
+    def bypass(cls, code: str) -> Self:
+        return cls(password=code)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request that was sent, and its answer."""
+
+    info: ActivationInfo
+    key: PrivateKey
+    session: HandshakeReply | None
+    answer: ActivationRecord | Acknowledgement | ActivationRefused
+
+    def identity(self, device: Device, record: ActivationRecord) -> Identity:
+        with peer_errors(ACTIVATION):
+            return check_record(
+                device, record, self.info, self.key, needs_ucrt=self.session is not None
+            )
+
+
+async def activate(
+    device: Device, surroundings: Surroundings, credentials: Credentials | None = None
+) -> None:
+    """From unactivated or locked out to activated; `credentials` are for the page of a lock.
+
+    Raises ActivationLocked, PeerRefused or StepTimeout.
+    """
+    if surroundings.behaviour.activation == "off" or surroundings.apple is None:
         device.keychain.device = device.factory.device or device.factory.factory
         device.apply(Event.ACTIVATION_RECORD_RECEIVED)
         return
-    async with open_service(device, surroundings, user_agent.ACTIVATION) as service:
-        session = None
-        if mode == "full":
-            session = await _handshake(device, surroundings, service)
-        key = await _certificate_key(device, surroundings)
-        info = activation_info(device, device_cert_request(key), sections=session is not None)
-        request = _request(device, info, session)
-        answer = await _ask(surroundings, service, request)
-    match answer:
-        case ActivationRecord():
-            with peer_errors(ACTIVATION):
-                device.keychain.device = check_record(
-                    device, answer, info, key, needs_ucrt=session is not None
-                )
+    asked = await _ask_service(device, surroundings, credentials)
+    match asked.answer:
+        case ActivationRecord() as record:
+            device.keychain.device = asked.identity(device, record)
             device.apply(Event.ACTIVATION_RECORD_RECEIVED)
         case Acknowledgement():
             # A device that holds no record cannot be activated already.
             raise PeerRefused(ACTIVATION, "acknowledged without an activation record")
         case ActivationRefused(form=form) if form is not None and form.is_auth_required:
             device.apply(Event.ACTIVATION_LOCK_MET)
-            raise PeerRefused(ACTIVATION, f"activation lock: {form.description or answer.title}")
+            raise ActivationLocked(form, asked.answer.title)
         case ActivationRefused():
-            raise PeerRefused(ACTIVATION, answer.title)
+            raise PeerRefused(ACTIVATION, asked.answer.title)
+
+
+async def ask_again(device: Device, surroundings: Surroundings) -> bool:
+    """Ask while activated; True when a new record came in place of the old. Raises ActivationLocked or PeerRefused."""
+    if device.keychain.device is None or surroundings.apple is None:
+        raise IllegalTransition("only an activated device can be activated again")
+    asked = await _ask_service(device, surroundings, None, state=info_codec.ACTIVATED)
+    match asked.answer:
+        case ActivationRecord() as record:
+            device.keychain.device = asked.identity(device, record)
+            return True
+        case Acknowledgement():
+            return False
+        case ActivationRefused(form=form) if form is not None and form.is_auth_required:
+            raise ActivationLocked(form, asked.answer.title)
+        case ActivationRefused():
+            raise PeerRefused(ACTIVATION, asked.answer.title)
+
+
+async def _ask_service(
+    device: Device,
+    surroundings: Surroundings,
+    credentials: Credentials | None,
+    *,
+    state: info_codec.State = info_codec.UNACTIVATED,
+) -> Asked:
+    """Handshake where the mode has one, request, and the page of a lock where there are credentials for it."""
+    async with open_service(device, surroundings, user_agent.ACTIVATION) as service:
+        session = None
+        if surroundings.behaviour.activation == "full":
+            session = await _handshake(device, surroundings, service)
+        key = await _certificate_key(device, surroundings)
+        info = activation_info(
+            device, device_cert_request(key), sections=session is not None, state=state
+        )
+        body = activation.encode_form(_request(device, info, session))
+        answer = await _post(surroundings, service, body)
+        if credentials is not None and isinstance(answer, ActivationRefused) and answer.form:
+            body = urlencode(_filled_in(answer.form, credentials)).encode("ascii")
+            answer = await _post(surroundings, service, body)
+    return Asked(info=info, key=key, session=session, answer=answer)
+
+
+def _filled_in(form: CredentialForm, credentials: Credentials) -> dict[str, str]:
+    """The rows' values, and what the page wants posted back as it came."""
+    rows = {row.id: credentials.password if row.secure else credentials.login for row in form.rows}
+    return {**rows, **form.server_info}
 
 
 async def _handshake(
@@ -163,8 +244,8 @@ def _request(
     )
 
 
-async def _ask(
-    surroundings: Surroundings, service: HttpSession, request: ActivationRequest
+async def _post(
+    surroundings: Surroundings, service: HttpSession, body: bytes
 ) -> ActivationRecord | Acknowledgement | ActivationRefused:
     assert surroundings.apple is not None
     with peer_errors(ACTIVATION):
@@ -173,7 +254,7 @@ async def _ask(
             service_url(surroundings.apple.activation_url, activation.ACTIVATION_PATH, ACTIVATION),
             step=ACTIVATION,
             headers={"Content-Type": activation.FORM_CONTENT_TYPE, "Accept": "*/*"},
-            body=activation.encode_form(request),
+            body=body,
             timeout_s=REQUEST_TIMEOUT_S,
         )
         if response.status != 200:

@@ -12,9 +12,11 @@ from certs import csr, names
 from certs.keys import PrivateKey
 from emulator.device.device import Device
 from emulator.wire.activation_info import (
+    UNACTIVATED,
     ActivationInfo,
     BasebandRequestInfo,
     DeviceInfo,
+    State,
     UIKCertification,
 )
 from emulator.wire.handshake import IngestBody
@@ -54,11 +56,14 @@ def device_cert_request(key: PrivateKey) -> bytes:
     return f"-----BEGIN CERTIFICATE REQUEST-----\n{lines}\n-----END CERTIFICATE REQUEST-----\n".encode()
 
 
-def activation_info(device: Device, request: bytes, *, sections: bool) -> ActivationInfo:
+def activation_info(
+    device: Device, request: bytes, *, sections: bool, state: State = UNACTIVATED
+) -> ActivationInfo:
     """All sections for a session; the flat legacy form leaves out what it has no place for."""
     hardware = device.hardware
     return ActivationInfo(
         activation_randomness=str(uuid.uuid4()).upper(),
+        activation_state=state,
         serial_number=hardware.serial_number,
         udid=hardware.udid,
         device_cert_request=request,

@@ -1,27 +1,27 @@
 """Asking whose device this is: the cloud configuration of Setup Assistant (apple-services.md 3.2 to 3.5, 9.2)."""
 
+import secrets
 from dataclasses import replace
 from typing import Final
 
 from certs.errors import MalformedMessage
 from certs.transport import HttpResponse
-from emulator.config import CLOUD_CONFIGURATION_RETRIES, CLOUD_CONFIGURATION_TIMEOUT_S
-from emulator.device import user_agent
-from emulator.device.apple_services import open_service, service_url
+from emulator.config import CLOUD_CONFIGURATION_RETRIES
+from emulator.device.cloud_service import CloudRequest, open_cloud_service
 from emulator.device.device import Device
-from emulator.device.envelope import sign_envelope
+from emulator.device.legacy_configuration import LegacyRequest
 from emulator.device.state import Event
-from emulator.device.surroundings import Surroundings, peer_errors
-from emulator.errors import PeerRefused
+from emulator.device.surroundings import Surroundings
 from emulator.wire import cloudconfig
+from emulator.wire.bypass_code import CODE_BYTES
+from emulator.wire.cloud_errors import INVALID_CONFIGURATION, STEP
 from emulator.wire.cloudconfig import CloudConfiguration, CloudConfigurationError, NoConfiguration
+from emulator.wire.device_request import Operation
 
-STEP: Final = "cloud_configuration"
 FORCED_SINCE: Final = "13.0"  # from here on automated enrollment is always supervised and mandatory
 NOT_ENROLLED: Final = "DEVICE_NOT_ENROLLED"
 RETRY_DELAY_S: Final = 5.0
 MAX_RETRY_DELAY_S: Final = 60.0
-SERVER_TRUST: Final = 34011
 
 
 async def fetch_cloud_configuration(device: Device, surroundings: Surroundings) -> None:
@@ -31,6 +31,8 @@ async def fetch_cloud_configuration(device: Device, surroundings: Surroundings) 
         device.apply(Event.NO_CLOUD_CONFIGURATION)
         return
     device.cloud_configuration = as_stored(device, answer)
+    if device.supervised and device.bypass_code is None:
+        device.bypass_code = secrets.token_bytes(CODE_BYTES)  # supervision makes one (3.5)
     device.apply(Event.CLOUD_CONFIGURATION_RECEIVED)
 
 
@@ -51,8 +53,9 @@ async def _ask(device: Device, surroundings: Surroundings) -> CloudConfiguration
     try:
         return cloudconfig.decode_answer(response.status, response.content_type, response.body)
     except MalformedMessage as error:
-        code = cloudconfig.INVALID_CONFIGURATION
-        raise CloudConfigurationError("", code, status=response.status) from error
+        raise CloudConfigurationError(
+            "", INVALID_CONFIGURATION, status=response.status, reason=str(error)
+        ) from error
     except CloudConfigurationError as error:
         if error.word == NOT_ENROLLED:
             return NoConfiguration(word=error.word)
@@ -60,33 +63,20 @@ async def _ask(device: Device, surroundings: Surroundings) -> CloudConfiguration
 
 
 async def _exchange(device: Device, surroundings: Surroundings) -> HttpResponse:
-    """Send the signed envelope; a busy service is asked again a few times."""
-    apple = surroundings.apple
-    url = service_url(apple.cloud_configuration_url if apple else None, cloudconfig.PATH, STEP)
-    hardware = device.hardware
-    request = cloudconfig.DeviceRequest(serial_number=hardware.serial_number, udid=hardware.udid)
-    envelope = sign_envelope(device, cloudconfig.encode_request(request), STEP)
-    body = cloudconfig.encode_envelope(envelope)
-    headers = {
-        "Content-Type": "application/x-www-form-urlencoded",
-        "X-Profile-Protocol-Version": cloudconfig.PROTOCOL_VERSION,
-    }
-    agent = user_agent.cloud_configuration(device)
-    async with open_service(device, surroundings, agent) as service:
-        for attempt in range(CLOUD_CONFIGURATION_RETRIES + 1):
-            with peer_errors(STEP):
-                response = await service.request(
-                    "POST",
-                    url,
-                    step=STEP,
-                    headers=headers,
-                    body=body,
-                    timeout_s=CLOUD_CONFIGURATION_TIMEOUT_S,
-                )
-            if response.status != 503 or attempt == CLOUD_CONFIGURATION_RETRIES:
+    """Ask today's way or the older one; a busy service is asked again a few times."""
+    base = surroundings.apple.cloud_configuration_url if surroundings.apple else None
+    request: CloudRequest | LegacyRequest
+    if surroundings.behaviour.cloud_configuration == "legacy":
+        request = LegacyRequest(device, surroundings, base)
+    else:
+        request = CloudRequest(device, base, Operation.PROFILE, step=STEP)
+    async with open_cloud_service(device, surroundings) as service:
+        for _ in range(CLOUD_CONFIGURATION_RETRIES):
+            response = await request.send(service)
+            if response.status != 503:
                 return response
             await surroundings.clock.sleep(_delay(response))
-    raise PeerRefused(STEP, "never asked")
+        return await request.send(service)
 
 
 def _delay(response: HttpResponse) -> float:

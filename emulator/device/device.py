@@ -6,7 +6,7 @@ change of the fields here. `snapshot` turns all of it into one store row and bac
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
 from typing import Final, Self
@@ -23,6 +23,7 @@ from emulator.wire.cloudconfig import CloudConfiguration
 log = structlog.get_logger()
 
 ANSWERS_REMEMBERED: Final = 16  # a server repeats its last command, not its last hundred
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 REMOVE_WITH_MDM: Final = 1  # bit of an app's ManagementFlags
 
 
@@ -168,6 +169,7 @@ class Device:
     answered: dict[str, Answer] = field(default_factory=dict)  # by CommandUUID, oldest first
     pending: PendingProfile | None = None
     failure: Failure | None = None
+    bypass_code: bytes | None = field(default=None, repr=False)  # opens an activation lock (2.8)
 
     @classmethod
     def manufacture(cls, hardware: Hardware, factory: FactoryIdentity) -> Self:
@@ -208,6 +210,19 @@ class Device:
     def locked(self) -> bool:
         """Locked to its management: managed, supervised, and without a way to remove the enrollment profile."""
         return self.managed and self.removal_forbidden
+
+    @property
+    def provisional_until(self) -> datetime | None:
+        """When the user can no longer leave; None unless the device was added with Apple Configurator."""
+        configuration = self.cloud_configuration
+        if configuration is None or configuration.provisional_expiry_ms is None:
+            return None
+        return EPOCH + timedelta(milliseconds=configuration.provisional_expiry_ms)
+
+    def is_provisional(self, now: datetime) -> bool:
+        """Whether the user may still leave, whatever the configuration says of removal (rule 45)."""
+        until = self.provisional_until
+        return until is not None and now < until
 
     @property
     def managed(self) -> bool:

@@ -5,17 +5,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from emulator.device.device import Device
-from emulator.errors import PeerRefused
+from emulator.wire.cloud_errors import NO_CERTIFICATE, CloudConfigurationError
 from emulator.wire.envelope import Envelope
 
 
 def sign_envelope(device: Device, payload: bytes, step: str) -> Envelope:
-    """Sign exactly these bytes. Raises PeerRefused (33013) for a device that does not hold its two certificates."""
+    """Sign exactly these bytes. Raises CloudConfigurationError (33013) for a device that does not hold its two certificates."""
     attestation = device.factory.attestation
     if len(attestation.chain) != 1:
-        raise PeerRefused(
-            step, "MCCloudConfigurationErrorDomain 33013: no certificate to sign with"
-        )
+        raise CloudConfigurationError("", NO_CERTIFICATE, step=step, reason="nothing to sign with")
     return Envelope(
         payload=payload,
         payload_signature=ecdsa(attestation.key, payload),

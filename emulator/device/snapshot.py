@@ -95,6 +95,7 @@ class _Snapshot(msgspec.Struct, kw_only=True, omit_defaults=True):
     answered: dict[str, Answer] = {}
     pending: PendingProfile | None = None
     failure: Failure | None = None
+    bypass_code: bytes | None = None
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -140,6 +141,7 @@ def freeze(device: Device) -> bytes:
             answered=device.answered,
             pending=device.pending,
             failure=device.failure,
+            bypass_code=device.bypass_code,
         )
     )
 
@@ -203,6 +205,7 @@ def _thaw(row: _Snapshot) -> Device:
         answered=row.answered,
         pending=row.pending,
         failure=row.failure,
+        bypass_code=row.bypass_code,
     )
 
 

@@ -34,6 +34,7 @@ class Event(StrEnum):
 
     ACTIVATION_RECORD_RECEIVED = "activation_record_received"
     ACTIVATION_LOCK_MET = "activation_lock_met"
+    DEACTIVATED = "deactivated"  # by a program on a USB host
     CLOUD_CONFIGURATION_RECEIVED = "cloud_configuration_received"
     NO_CLOUD_CONFIGURATION = "no_cloud_configuration"
     USER_AUTHENTICATED = "user_authenticated"
@@ -67,11 +68,21 @@ CAN_FAIL: Final = (
     State.HOME_UNMANAGED,
 )
 
+# A managed device is erased instead: what its server would make of it is not known.
+CAN_BE_DEACTIVATED: Final = (
+    State.ACTIVATED,
+    State.CLOUD_CONFIGURED,
+    State.WEB_AUTHENTICATED,
+    State.HOME_UNMANAGED,
+    State.FAILED,
+)
+
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (State.UNACTIVATED, Event.ACTIVATION_RECORD_RECEIVED): State.ACTIVATED,
     (State.UNACTIVATED, Event.ACTIVATION_LOCK_MET): State.LOCKED_OUT,
     (State.LOCKED_OUT, Event.ACTIVATION_LOCK_MET): State.LOCKED_OUT,  # still locked
     (State.LOCKED_OUT, Event.ACTIVATION_RECORD_RECEIVED): State.ACTIVATED,
+    **{(state, Event.DEACTIVATED): State.UNACTIVATED for state in CAN_BE_DEACTIVATED},
     (State.ACTIVATED, Event.CLOUD_CONFIGURATION_RECEIVED): State.CLOUD_CONFIGURED,
     (State.ACTIVATED, Event.NO_CLOUD_CONFIGURATION): State.HOME_UNMANAGED,
     (State.CLOUD_CONFIGURED, Event.USER_AUTHENTICATED): State.WEB_AUTHENTICATED,

@@ -35,6 +35,12 @@ class AppleEndpoints:
     activation_url: str
     cloud_configuration_url: str
     attestation_url: str
+    enrollment_url: str | None = None  # provisional enrollment has a host of its own (3.6)
+
+    @property
+    def provisional_url(self) -> str:
+        """Where a device joins an organization."""
+        return self.enrollment_url or self.cloud_configuration_url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +48,7 @@ class Behaviour:
     """How a device does what the protocol leaves open, or what real devices are known to do differently."""
 
     activation: Literal["full", "lite", "off"] = "full"
+    cloud_configuration: Literal["v2", "legacy"] = "v2"  # which way it is asked for
     device_key: Literal["new", "factory"] = "factory"  # whose key stands in the DeviceCertRequest
     scep_signer: Literal["apple", "same-key"] = "apple"
     unattested: Literal["none", "empty", "object", "error"] = "none"  # ACME without attestation

@@ -5,6 +5,7 @@ from typing import Final
 import structlog
 
 from emulator.device.device import Device
+from emulator.device.provisional import leave_provisionally
 from emulator.device.surroundings import Surroundings
 from emulator.device.unenrollment import leave
 from emulator.errors import EmulatorError
@@ -34,7 +35,9 @@ async def remove_profile(device: Device, identifier: str, surroundings: Surround
     profile = device.profiles.find(identifier)
     if profile is None:
         raise RemovalDenied(identifier, NOT_INSTALLED)
-    if profile.enrollment:
+    if profile.enrollment and device.is_provisional(surroundings.clock.now()):
+        await leave_provisionally(device, surroundings)
+    elif profile.enrollment:
         if device.removal_forbidden:
             log.warning("removal_denied", profile=identifier, **device.facts())
             raise RemovalDenied(identifier, "this device is locked to its management")

@@ -16,6 +16,7 @@ def describe_fully(device: Device) -> dict[str, Any]:
     """Plain data for JSON."""
     hardware = device.hardware
     installed = device.installed_identity
+    until = device.provisional_until
     facts = {
         field.name: getattr(hardware, field.name)
         for field in dataclasses.fields(hardware)
@@ -28,6 +29,8 @@ def describe_fully(device: Device) -> dict[str, Any]:
         "name": device.name,
         "supervised": device.supervised,
         "locked": device.locked,
+        "provisional_until": None if until is None else until.isoformat(),
+        "activated": device.keychain.device is not None,
         "enrollment": None if device.enrollment is None else _enrollment(device.enrollment),
         "identity": None
         if installed is None

@@ -244,7 +244,7 @@ class FleetRun:
     async def outcomes(self) -> list[Outcome]:
         """How every device stands now; one whose last session failed says so."""
         return [
-            replace(describe(thaw(row.snapshot)), error=row.error)
+            replace(describe(thaw(row.snapshot), self._options.clock.now()), error=row.error)
             for row in await self.store.rows()
             if row.state != UNPROVISIONED
         ]
@@ -380,7 +380,8 @@ async def stored_devices(state: Path) -> list[Device]:
 
 async def stored_outcomes(state: Path) -> list[Outcome]:
     """What every stored device would say of itself."""
-    return [describe(device) for device in await stored_devices(state)]
+    now = SystemClock().now()
+    return [describe(device, now) for device in await stored_devices(state)]
 
 
 async def stored_device(state: Path, name: str) -> Device:

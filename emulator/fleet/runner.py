@@ -7,6 +7,7 @@ EmulatorError into an outcome, so that a failure is a number in the report and t
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import count
 from typing import Final
 from weakref import WeakValueDictionary
@@ -39,7 +40,7 @@ class Outcome:
     model: str
     os_version: str
     identity: str | None  # "acme" or "scep" while enrolled
-    state: str  # home, not_assigned, refused, failed, or the step it stands at
+    state: str  # home, not_assigned, locked_out, refused, failed, or the step it stands at
     supervised: bool | None  # None while unmanaged
     locked: bool | None
     name: str | None
@@ -129,7 +130,7 @@ class Runner:
             await action(device, surroundings)
             await self._save(row, device)
             self._on_settled(device)
-            return describe(device)
+            return self._describe(device)
 
     async def _run_all(
         self,
@@ -163,14 +164,18 @@ class Runner:
             ):
                 try:
                     await action(device, surroundings)
-                    outcome = describe(device)
+                    outcome = self._describe(device)
                 except EmulatorError as error:
-                    kind = "refused" if isinstance(error, PeerRefused) else "failed"
-                    outcome = replace(describe(device), state=kind, error=str(error))
+                    outcome = replace(
+                        self._describe(device), state=_kind(device, error), error=str(error)
+                    )
                     log.warning("device failed", state=device.state.name, error=str(error))
                 await self._save(row, device, outcome)
                 self._on_settled(device)
             return outcome
+
+    def _describe(self, device: Device) -> Outcome:
+        return describe(device, self._surroundings.clock.now())
 
     def _turn(self, row: DeviceRow) -> asyncio.Lock:
         return self._turns.setdefault(row.serial, asyncio.Lock())
@@ -203,7 +208,7 @@ class Runner:
         )
 
 
-def describe(device: Device) -> Outcome:
+def describe(device: Device, now: datetime) -> Outcome:
     """What a device would say of itself."""
     enrollment = device.enrollment
     return Outcome(
@@ -214,9 +219,16 @@ def describe(device: Device) -> Outcome:
         identity=None if enrollment is None else enrollment.identity_kind,
         state=_STATES.get(device.state, device.state.name.lower()),
         supervised=None if enrollment is None else device.supervised,
-        locked=None if enrollment is None else device.locked,
+        locked=None if enrollment is None else device.locked and not device.is_provisional(now),
         name=None if enrollment is None else device.name,
     )
+
+
+def _kind(device: Device, error: EmulatorError) -> str:
+    """What the report calls a run that ended in an error; a locked device stays where it is until somebody opens it."""
+    if device.state is State.LOCKED_OUT:
+        return State.LOCKED_OUT.value
+    return "refused" if isinstance(error, PeerRefused) else "failed"
 
 
 _STATES: Final = {State.ENROLLED: "home", State.HOME_UNMANAGED: "not_assigned"}

@@ -18,17 +18,17 @@ def profile_list(device: Device, command: Command, now: datetime) -> Outcome:
     """Every profile with its payloads' common keys; the enrollment profile is among them, and not "managed"."""
     managed_only = optional(command.fields, "ManagedOnly", bool) and device.runs("13.0")
     listed = [
-        _item(device, profile)
+        _item(device, profile, now)
         for profile in device.profiles.all()
         if profile.managed or not managed_only
     ]
     return Outcome(fields={"ProfileList": listed})
 
 
-def _item(device: Device, profile: InstalledProfile) -> Fields:
+def _item(device: Device, profile: InstalledProfile, now: datetime) -> Fields:
     forbidden = profile.removal_disallowed and device.supervised
     if profile.enrollment:
-        forbidden = device.removal_forbidden
+        forbidden = device.removal_forbidden and not device.is_provisional(now)
     return present(
         {
             "HasRemovalPasscode": profile.has_removal_passcode,
