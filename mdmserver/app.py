@@ -165,6 +165,15 @@ class MdmServer:
         if self.pusher is not None:
             self.pusher.wake(udid)
 
+    async def problems(self) -> list[str]:
+        """What is missing for devices to come here by themselves (rule 10): one sentence each, its name first."""
+        found = await self.assignment.problems()
+        if self.pusher is None:
+            found.append(
+                "NO_PUSH_CERTIFICATE: set push_certificate and push_url, else devices must poll"
+            )
+        return found
+
     async def _start(self) -> None:
         settings, clock = self.settings, self._clock
         if self.state is not None:
@@ -212,6 +221,8 @@ class MdmServer:
         admin = self._listen(settings.admin_host, settings.admin_port)
         self.admin_url = f"http://{_in_url(settings.admin_host)}:{admin.getsockname()[1]}"
         await self._serve(self._admin_app(admin.getsockname()[1]), admin, None)
+        for problem in await self.problems():
+            log.warning("not_ready", problem=problem)
         log.info("server_started", url=self.url, admin_url=self.admin_url, state=str(self.state))
 
     def _profile_version(self, server_id: str) -> ProfileVersion:
@@ -319,7 +330,7 @@ class MdmServer:
             self.authority.revocations,
             wake=self.wake,
         ).add_routes(app)
-        AssignmentDoor(self.assignment).add_routes(app)
+        AssignmentDoor(self.assignment, self.problems).add_routes(app)
         PushDoor(self.store, lambda: self.pusher).add_routes(app)
         return app
 

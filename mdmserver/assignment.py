@@ -89,8 +89,6 @@ class Assignment:
 
     async def __aenter__(self) -> Self:
         await self.schedule.start()
-        for problem in await self.problems():
-            log.warning("not_ready", problem=problem)
         return self
 
     async def __aexit__(self, *exc: object) -> None:

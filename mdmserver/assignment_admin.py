@@ -3,6 +3,7 @@
 A refusal is the sentence of an AssignmentError under its status (`admin.json_errors`).
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from aiohttp import web
@@ -31,8 +32,12 @@ KINDS: Final[dict[str | None, SyncKind | None]] = {None: None, "full": "full", "
 class AssignmentDoor:
     """What an administrator sees and does about Apple's side."""
 
-    def __init__(self, assignment: Assignment) -> None:
+    def __init__(
+        self, assignment: Assignment, problems: Callable[[], Awaitable[list[str]]]
+    ) -> None:
+        """`problems` are those of the whole server."""
         self._assignment = assignment
+        self._problems = problems
         self._store = assignment.store
 
     def add_routes(self, app: web.Application) -> None:
@@ -70,7 +75,7 @@ class AssignmentDoor:
 
     async def readiness(self, request: web.Request) -> web.Response:
         """What is missing before devices can come here by assignment (rule 10)."""
-        return web.json_response({"problems": await self._assignment.problems()})
+        return web.json_response({"problems": await self._problems()})
 
     # -- keys and tokens ------------------------------------------------------------------------------------------
 

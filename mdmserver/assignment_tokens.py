@@ -47,6 +47,7 @@ class Tokens:
         self._store = store
         self._apple = apple
         self._clock = clock
+        self._creating = asyncio.Lock()  # so that no file makes two tokens
 
     # -- the key pair ---------------------------------------------------------------------------------------------
 
@@ -101,6 +102,12 @@ class Tokens:
         self, key_id: str, data: bytes, *, name: str, description: str, apple_id: str
     ) -> Token:
         """A token from the file that the portal made for this key."""
+        async with self._creating:
+            return await self._create(key_id, data, name, description, apple_id)
+
+    async def _create(
+        self, key_id: str, data: bytes, name: str, description: str, apple_id: str
+    ) -> Token:
         key = await self.key(key_id)
         if key.token_id is not None:
             raise NotPossible(f"key {key_id} is for the renewal of token {key.token_id}")
