@@ -91,6 +91,7 @@ changes: dict[str, st.SearchStrategy[Any]] = {
     | st.builds(
         PendingProfile, data=st.binary(max_size=20), retry=st.sampled_from(Event), automated=flag
     ),
+    "bypass_code": st.none() | st.binary(min_size=16, max_size=16),
     "failure": st.none() | st.builds(Failure, step=text, reason=text, retry=st.sampled_from(Event)),
 }
 

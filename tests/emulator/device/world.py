@@ -27,6 +27,7 @@ from certs.scep.server import ScepServer
 from certs.tls import peer_certificate, server_context
 from certs.transport import Timing
 from emulator.apple.app import AppleServices
+from emulator.apple.cloudconfig import CloudConfigurationSettings
 from emulator.apple.pki import SimPKI
 from emulator.apple.portal import Portal
 from emulator.apple.registry import HardwareFacts, fingerprint
@@ -242,10 +243,16 @@ async def scripted_mdm() -> AsyncIterator[ScriptedMdm]:
 
 @asynccontextmanager
 async def apple_services(
-    *devices: Device, profile_keys: Fields | None = None, faults: FaultPoint = no_faults
+    *devices: Device,
+    profile_keys: Fields | None = None,
+    faults: FaultPoint = no_faults,
+    legacy: bool = False,
 ) -> AsyncIterator[AppleServices]:
     """The stand-ins with these devices registered; `profile_keys` assigns all of them to one server."""
-    async with AppleServices(pki=pki(), clock=CLOCK, faults=faults) as services:
+    settings = CloudConfigurationSettings(legacy=legacy)
+    async with AppleServices(
+        pki=pki(), clock=CLOCK, faults=faults, cloud_settings=settings
+    ) as services:
         for device in devices:
             register(services, device)
         if profile_keys is not None:
