@@ -3,7 +3,8 @@
     ca/key.pem, ca/certificate.pem, ca/issued.jsonl    the CA (see `ca`)
     ra/identity.pem                                    key, certificate, chain
     tls/identity.pem                                   key, certificate, chain
-    root.pem                                           what others trust
+    root.pem                                           what others trust: every generation, newest first
+    ca-2/ …                                            the next generation, after a roll-over (see `generations`)
 
 Opening it again keeps all that is there and makes what is missing; an identity that is about to expire, or a TLS identity for
 other hosts, is replaced.
@@ -19,10 +20,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from certs import generations
 from certs.ca import CertificateAuthority, ca_name, issue_server_identity
 from certs.certificate_profile import host_name
 from certs.clock import Clock
 from certs.errors import CertsError, MalformedMessage
+from certs.generations import Generations, label
 from certs.identity import Identity
 from certs.keys import generate
 from certs.names import common_name
@@ -54,21 +57,43 @@ class Entry:
 class CaFolder:
     """All that a SCEP, ACME or TLS server of ours needs."""
 
-    ca: CertificateAuthority
+    generations: Generations
     ra: Identity
     tls: Identity
     entries: tuple[Entry, ...]
+    root: Path  # the file of what others trust
+
+    @property
+    def ca(self) -> CertificateAuthority:
+        """The CA that issues."""
+        return self.generations.newest
 
     @classmethod
-    def open(cls, folder: Path, name: str, hosts: Sequence[str], *, clock: Clock) -> "CaFolder":
-        """Off the event loop. Raises ForeignFolder, MalformedMessage, or OSError; ValueError for an unfit name or host."""
+    def open(
+        cls,
+        folder: Path,
+        name: str,
+        hosts: Sequence[str],
+        *,
+        clock: Clock,
+        roll_over: bool = False,
+    ) -> "CaFolder":
+        """The folder, made or completed; `roll_over` gives a CA that is there its next generation.
+
+        Off the event loop. Raises ForeignFolder, MalformedMessage, or OSError; ValueError for an unfit name or host.
+        """
         if not (folder / "ca" / "key.pem").is_file():
             _only_ours(folder)
         wanted = [host_name(host) for host in hosts]
         ca_name(name)  # refuses what no certificate can hold before anything is written
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         had_certificate = (folder / "ca" / "certificate.pem").exists()
-        ca = CertificateAuthority.open(folder / "ca", name, clock=clock)
+        authorities = Generations.open(folder, "ca", name, clock=clock)
+        if roll_over and had_certificate:
+            own_name = common_name(authorities.all[0].certificate.subject) or name
+            generations.roll_over(folder, "ca", own_name, clock=clock)
+            authorities = Generations.open(folder, "ca", own_name, clock=clock)
+        ca = authorities.newest
         ra, ra_state = _identity(
             folder / "ra" / "identity.pem",
             ca,
@@ -85,20 +110,21 @@ class CaFolder:
             wanted=wanted,
         )
         root = folder / "root.pem"
-        pem = ca.root.public_bytes(Encoding.PEM)
+        pem = b"".join(one.root.public_bytes(Encoding.PEM) for one in reversed(authorities.all))
         root_state = "kept" if root.exists() and root.read_bytes() == pem else "made"
         if root_state == "made":
             write_whole(root, pem, 0o644)
-        ca_state = "kept" if had_certificate else "made"
+        ca_state = "kept" if had_certificate and not roll_over else "made"
+        own = folder / label("ca", authorities.number)
         entries = (
-            Entry("CA certificate", folder / "ca" / "certificate.pem", ca_state),
-            Entry("CA key", folder / "ca" / "key.pem", ca_state),
-            Entry("issued and revoked", folder / "ca" / "issued.jsonl", ca_state),
+            Entry("CA certificate", own / "certificate.pem", ca_state),
+            Entry("CA key", own / "key.pem", ca_state),
+            Entry("issued and revoked", own / "issued.jsonl", ca_state),
             Entry("SCEP RA identity", folder / "ra" / "identity.pem", ra_state),
             Entry("TLS server identity", folder / "tls" / "identity.pem", tls_state),
             Entry("root for others to trust", root, root_state),
         )
-        return cls(ca, ra, tls, entries)
+        return cls(authorities, ra, tls, entries, root)
 
 
 def _only_ours(folder: Path) -> None:

@@ -1,31 +1,24 @@
-"""Command `mdm-certs`: a private CA for tests, from the command line."""
+"""`mdm-certs init`: makes a CA folder, or brings an existing one up to date."""
 
-import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    help="A private CA for testing MDM servers: keys, certificates, SCEP and ACME.",
-)
+from certs.cli.input import log_to_stderr, stop
+
+DEFAULT_FOLDER = Path("mdm-ca")
+DEFAULT_NAME = "MDM Test CA"
+DEFAULT_HOSTS = ["localhost", "127.0.0.1", "::1"]
 
 
-@app.callback()
-def _commands() -> None:
-    """Keeps `init` a subcommand while it is the only one."""
-
-
-@app.command()
 def init(
     folder: Annotated[
         Path, typer.Option(help="Where the CA lives; made if missing.", file_okay=True)
-    ] = Path("mdm-ca"),
+    ] = DEFAULT_FOLDER,
     name: Annotated[
         str, typer.Option(help="Common name of a new CA; one that is there keeps its own.")
-    ] = "MDM Test CA",
+    ] = DEFAULT_NAME,
     host: Annotated[
         list[str] | None,
         typer.Option(
@@ -33,43 +26,30 @@ def init(
             show_default="localhost, 127.0.0.1 and ::1",
         ),
     ] = None,
+    roll_over: Annotated[
+        bool, typer.Option("--roll-over", help="Make the next generation of a CA that is there.")
+    ] = False,
 ) -> None:
     """Make a CA folder: root CA, RSA registration authority for SCEP, TLS server identity.
 
     Run again, it keeps what is there, makes what is missing, and renews what is about to expire or is for other hosts.
     Nothing is installed system-wide: whoever is to trust the CA is given root.pem.
     """
-    import structlog
-
     from certs.clock import SystemClock
     from certs.errors import CertsError
     from certs.folder import CaFolder
 
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    hosts = host or ["localhost", "127.0.0.1", "::1"]
+    log_to_stderr()
     try:
-        opened = CaFolder.open(folder, name, hosts, clock=SystemClock())
+        opened = CaFolder.open(
+            folder, name, host or DEFAULT_HOSTS, clock=SystemClock(), roll_over=roll_over
+        )
     except CertsError as error:
-        _stop(str(error))
+        stop(str(error))
     except ValueError as error:
-        _stop(f"--name or --host cannot stand in a certificate: {error}")
+        stop(f"--name or --host cannot stand in a certificate: {error}")
     except OSError as error:
-        _stop(f"{error.filename or folder}: {error.strerror}; name another --folder")
+        stop(f"{error.filename or folder}: {error.strerror}; name another --folder")
     width = max(len(entry.what) for entry in opened.entries)
     for entry in opened.entries:
         typer.echo(f"{entry.what:<{width}}  {entry.state:<7}  {entry.path}")
-
-
-def _stop(reason: str) -> NoReturn:
-    """One line on stderr, exit 2: nothing can be done with what was asked for."""
-    typer.echo(f"mdm-certs: {reason}", err=True)
-    raise typer.Exit(2)
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    app()
-
-
-if __name__ == "__main__":
-    main()

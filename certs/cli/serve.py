@@ -1,0 +1,127 @@
+"""`mdm-certs serve`: SCEP and ACME alone, for anybody's tests."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from certs.cli.init import DEFAULT_FOLDER, DEFAULT_HOSTS, DEFAULT_NAME
+from certs.cli.input import log_to_stderr, read_certificates, read_secret, stop
+
+if TYPE_CHECKING:
+    from certs.folder import CaFolder
+    from certs.serving import ServeOptions
+
+
+def serve(
+    folder: Annotated[
+        Path, typer.Option(help="Where the CA lives; made if missing.")
+    ] = DEFAULT_FOLDER,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port for HTTP; 0 takes a free one.")] = 0,
+    https_port: Annotated[int, typer.Option(help="Port for HTTPS; 0 takes a free one.")] = 0,
+    challenge_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Holds the SCEP challenge password.", show_default="challenge in the CA folder"
+        ),
+    ] = None,
+    no_challenge: Annotated[
+        bool, typer.Option("--no-challenge", help="SCEP asks nobody for a password.")
+    ] = False,
+    devices: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML: who may order by ACME.",
+            show_default="whoever is attested as the identifier",
+        ),
+    ] = None,
+    attestation_root: Annotated[
+        list[Path] | None,
+        typer.Option(help="PEM file: a root to which attestations must lead. Repeatable."),
+    ] = None,
+    allow_unattested: Annotated[
+        bool, typer.Option("--allow-unattested", help="ACME takes devices that do not attest.")
+    ] = False,
+    days: Annotated[float, typer.Option(min=0, help="How long certificates are valid.")] = 365,
+) -> None:
+    """Serve SCEP, ACME and the revocation list of a CA folder until Ctrl-C."""
+    import asyncio
+
+    from certs import devices_file
+    from certs.authorize import StaticChallenge
+    from certs.clock import SystemClock
+    from certs.errors import CertsError
+    from certs.folder import CaFolder
+    from certs.serving import ServeOptions
+
+    log_to_stderr()
+    try:
+        hosts = list(dict.fromkeys([*DEFAULT_HOSTS, host]))
+        opened = CaFolder.open(folder, DEFAULT_NAME, hosts, clock=SystemClock())
+        known = devices_file.read(devices) if devices else devices_file.AnyAttestedDevice()
+        options = ServeOptions(
+            challenges=StaticChallenge(
+                None if no_challenge else _challenge(folder, challenge_file)
+            ),
+            devices=known,
+            attestation_roots=tuple(read_certificates(attestation_root)),
+            allow_unattested=allow_unattested,
+            certificate_days=days,
+            host=host,
+            port=port,
+            https_port=https_port,
+        )
+        where = "nobody is asked" if no_challenge else f"in {challenge_file or folder / CHALLENGE}"
+        asyncio.run(_serve(opened, options, where))
+    except CertsError as error:
+        stop(str(error))
+    except ValueError as error:
+        stop(f"--host cannot stand in a certificate: {error}")
+    except OSError as error:
+        stop(f"{error.filename or host}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+CHALLENGE = "challenge"
+
+
+def _challenge(folder: Path, given: Path | None) -> str:
+    """The password of the file; one is made in the CA folder where no file is named."""
+    import secrets
+
+    from certs.whole_file import write_once
+
+    if given is not None:
+        password = read_secret(given)
+        if not password:
+            stop(f"{given}: holds no password in its first line")
+        return password
+    write_once(folder / CHALLENGE, secrets.token_urlsafe(18).encode() + b"\n")
+    return read_secret(folder / CHALLENGE)
+
+
+async def _serve(folder: "CaFolder", options: "ServeOptions", challenge: str) -> None:
+    import asyncio
+    import contextlib
+    import signal
+
+    from certs.clock import SystemClock
+    from certs.serving import CertsServer
+
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(number, stopped.set)
+    async with CertsServer(folder, options, clock=SystemClock()) as server:
+        for what, value in (
+            ("SCEP", server.scep_url),
+            ("SCEP challenge", challenge),
+            ("ACME directory", server.acme_directory),
+            ("revocation list", folder.ca.crl_url),
+            ("root to trust", folder.root),
+        ):
+            typer.echo(f"{what:<16}  {value}")
+        await stopped.wait()

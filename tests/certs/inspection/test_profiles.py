@@ -1,0 +1,91 @@
+"""`mdm-certs inspect` on configuration profiles, whole and with one thing wrong."""
+
+import plistlib
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from certs import cms
+from tests.certs.inspection.told import CA, RA, has, tell
+
+
+def profile(**changes: Any) -> dict[str, Any]:
+    scep = {
+        "PayloadType": "com.apple.security.scep",
+        "PayloadIdentifier": "p.scep",
+        "PayloadUUID": "SCEP",
+        "PayloadVersion": 1,
+        "PayloadContent": {"URL": "https://h/scep", "Challenge": "hush", "Keysize": 2048},
+    }
+    mdm = {
+        "PayloadType": "com.apple.mdm",
+        "PayloadIdentifier": "p.mdm",
+        "PayloadUUID": "MDM",
+        "PayloadVersion": 1,
+        "IdentityCertificateUUID": "SCEP",
+        "ServerURL": "https://h/mdm",
+        "CheckInURL": "https://h/checkin",
+        "Topic": "com.apple.mgmt.x",
+        "AccessRights": 8191,
+    }
+    for key, value in changes.pop("mdm", {}).items():
+        mdm[key] = value
+    for key, value in changes.pop("scep", {}).items():
+        scep[key] = value
+    content = {
+        "PayloadType": "Configuration",
+        "PayloadIdentifier": "p",
+        "PayloadUUID": "P",
+        "PayloadVersion": 1,
+        "PayloadDisplayName": "Enrollment",
+        "PayloadContent": [scep, {k: v for k, v in mdm.items() if v is not None}],
+    }
+    return {k: v for k, v in {**content, **changes}.items() if v is not None}
+
+
+@pytest.mark.parametrize("form", [plistlib.FMT_XML, plistlib.FMT_BINARY])
+def test_a_sound_profile_has_nothing_wrong(form: Any) -> None:
+    report = tell(plistlib.dumps(profile(), fmt=form))
+    assert report.problems == []
+    has(report, "configuration profile: Enrollment", "Challenge: hidden, 4 characters")
+    assert "hush" not in "".join(report.lines)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"PayloadUUID": None}, "the profile has no PayloadUUID"),
+        ({"PayloadContent": {}}, "PayloadContent is not a list"),
+        ({"PayloadContent": ["x"]}, "a payload is not a dictionary"),
+        ({"mdm": {"Topic": "x"}}, "Topic x does not start with com.apple.mgmt."),
+        ({"mdm": {"Topic": None}}, "payload com.apple.mdm has no Topic"),
+        ({"mdm": {"ServerURL": "http://h"}}, "ServerURL is not https"),
+        ({"mdm": {"IdentityCertificateUUID": "X"}}, "X names no payload of the profile"),
+        ({"mdm": {"IdentityCertificateUUID": "MDM"}}, "MDM names a payload that is no identity"),
+        ({"mdm": {"PayloadUUID": "SCEP"}}, "PayloadUUID SCEP stands in 2 payloads"),
+        ({"scep": {"PayloadType": "com.apple.mdm"}}, "more than one com.apple.mdm payload"),
+        ({"scep": {"PayloadContent": {"URL": "ftp://h"}}}, "neither http nor https"),
+        ({"scep": {"PayloadContent": 5}}, "the SCEP payload has no PayloadContent dictionary"),
+    ],
+)
+def test_one_thing_wrong_with_a_profile_is_told(changes: dict[str, Any], problem: str) -> None:
+    report = tell(plistlib.dumps(profile(**changes)))
+    assert any(problem in said for said in report.problems), report.problems
+
+
+def test_a_signed_profile_is_read_through_its_signature() -> None:
+    report = tell(cms.sign(plistlib.dumps(profile()), RA), roots=[CA.certificate])
+    has(report, "signature is valid, by: CN=RA", "trusted: leads to CN=Test CA", "com.apple.mdm")
+    assert report.problems == []
+
+
+def test_a_certificate_payload_is_read_too() -> None:
+    payload = {
+        "PayloadType": "com.apple.security.root",
+        "PayloadIdentifier": "r",
+        "PayloadUUID": "R",
+        "PayloadVersion": 1,
+        "PayloadContent": CA.certificate.public_bytes(Encoding.DER),
+    }
+    has(tell(plistlib.dumps(profile(PayloadContent=[payload]))), "certificate: CN=Test CA")
