@@ -1,6 +1,7 @@
 """`mdm-emulator device …`: look at devices of a fleet, or act as their user."""
 
 import json
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from emulator.cli.options import (
     State,
     log_to_stderr,
     record,
+    refuse,
     run,
     run_options,
     write,
@@ -23,7 +25,9 @@ from emulator.cli.options import (
 if TYPE_CHECKING:
     from emulator.device.device import Device
     from emulator.device.surroundings import Surroundings
+    from emulator.fleet.admin_client import AdminClient
     from emulator.fleet.runner import Outcome
+    from emulator.fleet.store import DeviceRow
 
 app = typer.Typer(help="Look at devices of a fleet, or act as their user.", no_args_is_help=True)
 
@@ -102,7 +106,113 @@ def device_erase(serial: str, state: State = DEFAULT_STATE) -> None:
     _act(serial, act, state)
 
 
+@app.command("unlock")
+def device_unlock(
+    serial: str,
+    login: Annotated[
+        str | None, typer.Option(help="The owner's account; the password is asked for.")
+    ] = None,
+    bypass_code: Annotated[
+        str | None, typer.Option(help="The lock's bypass code instead of an account.")
+    ] = None,
+    password: Annotated[
+        str | None,
+        typer.Option(envvar="MDM_EMULATOR_PASSWORD", help="The owner's password, for scripts."),
+    ] = None,
+    state: State = DEFAULT_STATE,
+    maps: Maps = None,
+    ca: Authorities = None,
+) -> None:
+    """Be the owner, or who has the bypass code, at a device that met an activation lock."""
+    if (login is None) == (bypass_code is None):
+        refuse("device unlock: give --login or --bypass-code")
+    if login is not None and password is None:
+        password = typer.prompt("Password", hide_input=True)
+
+    async def act(device: "Device", surroundings: "Surroundings") -> None:
+        from emulator.device.activation import Credentials, activate
+        from emulator.device.state import State as DeviceState
+        from emulator.errors import ConfigurationError
+
+        if device.state is not DeviceState.LOCKED_OUT:
+            raise ConfigurationError(serial, [f"is not locked out, but {device.state.value}"])
+        secret = bypass_code if password is None or login is None else password
+        await activate(device, surroundings, Credentials(login=login or "", password=secret or ""))
+
+    _act(serial, act, state, maps, ca)
+
+
+@app.command("activate")
+def device_activate(
+    serial: str, state: State = DEFAULT_STATE, maps: Maps = None, ca: Authorities = None
+) -> None:
+    """Be the program on a USB host that activates a device; an activated one asks again."""
+
+    async def act(device: "Device", surroundings: "Surroundings") -> None:
+        from emulator.device.activation import activate
+        from emulator.device.usb_host import activation_state, reactivate
+
+        if activation_state(device) == "Unactivated":
+            await activate(device, surroundings)
+        else:
+            new = await reactivate(device, surroundings)
+            print(f"{serial}: {'a new record' if new else 'acknowledged'}", file=sys.stderr)
+
+    _act(serial, act, state, maps, ca)
+
+
+@app.command("deactivate")
+def device_deactivate(
+    serial: str, state: State = DEFAULT_STATE, maps: Maps = None, ca: Authorities = None
+) -> None:
+    """Be the program on a USB host that takes a device's activation away, and tell the registry."""
+
+    async def act(device: "Device", surroundings: "Surroundings") -> None:
+        from emulator.device.usb_host import deactivate
+
+        deactivate(device)
+
+    async def tell(registry: "AdminClient", row: "DeviceRow") -> None:
+        await registry.call("POST", f"/registry/devices/{row.serial}/deactivate")
+
+    _act(serial, act, state, maps, ca, tell)
+
+
+@app.command("join")
+def device_join(
+    serial: str,
+    nonce: Annotated[str, typer.Argument(help="From Apple Configurator (/v2/nonce).")],
+    state: State = DEFAULT_STATE,
+    maps: Maps = None,
+    ca: Authorities = None,
+) -> None:
+    """Be the host that adds an activated device to an organization, provisionally for 30 days."""
+
+    async def act(device: "Device", surroundings: "Surroundings") -> None:
+        from emulator.device.provisional import enroll_provisionally
+
+        until = await enroll_provisionally(device, surroundings, nonce)
+        print(f"{serial}: the user may leave until {until:%Y-%m-%d %H:%M} UTC", file=sys.stderr)
+
+    _act(serial, act, state, maps, ca)
+
+
+@app.command("leave")
+def device_leave(
+    serial: str, state: State = DEFAULT_STATE, maps: Maps = None, ca: Authorities = None
+) -> None:
+    """Be the user who leaves remote management while the provisional period lasts; later it is denied (exit 1)."""
+
+    async def act(device: "Device", surroundings: "Surroundings") -> None:
+        from emulator.device.provisional import leave_provisionally
+
+        await leave_provisionally(device, surroundings)
+
+    _act(serial, act, state, maps, ca)
+
+
 Action = Callable[["Device", "Surroundings"], Awaitable[None]]
+Notice = Callable[["AdminClient", "DeviceRow"], Awaitable[None]]
 
 
 def _act(
@@ -111,7 +221,9 @@ def _act(
     state: Path,
     maps: list[str] | None = None,
     ca: list[Path] | None = None,
+    tell: Notice | None = None,
 ) -> None:
+    """Let one device do something; `tell` the registry of it afterwards."""
     log_to_stderr("warning")
 
     async def work() -> "Outcome":
@@ -119,7 +231,10 @@ def _act(
 
         async with FleetRun(None, run_options(state, maps, ca, 1)) as run:
             (row,) = await run.select([serial])
-            return await run.runner.act(row, action)
+            outcome = await run.runner.act(row, action)
+            if tell is not None:
+                await tell(run.registry, row)
+            return outcome
 
     from emulator.tables import print_devices
 

@@ -159,6 +159,7 @@ class Wake(FileModel):
 class BehaviourSection(FileModel):
     """How the devices do what the protocol leaves open; the defaults are those of current devices."""
 
+    cloud_configuration: Literal["v2", "legacy"] = "v2"
     device_key: Literal["new", "factory"] = "factory"
     scep_signer: Literal["apple", "same-key"] = "apple"
     unattested: Literal["none", "empty", "object", "error"] = "none"

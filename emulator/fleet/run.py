@@ -106,7 +106,7 @@ class FleetRun:
         self._session = await self._stack.enter_async_context(
             self._door.session(trust=self._trust(), user_agent="mdm-emulator")
         )
-        self._admin = self.admin_client(admin_url, token, step="registry")
+        self.registry = self.admin_client(admin_url, token, step="registry")
         self.runner = Runner(
             self.store,
             self._surroundings(url),
@@ -293,7 +293,7 @@ class FleetRun:
         hardware = {device.position: device.hardware for device in plans}
         blank = [row for row in rows if row.state == UNPROVISIONED and row.position in hardware]
         identities = await register(
-            self._admin,
+            self.registry,
             [(hardware[row.position], FactoryKeys.thaw(row.snapshot)) for row in blank],
             activated=self.fleet.apple.activation == "off",
         )
@@ -304,7 +304,7 @@ class FleetRun:
         await self.store.save_all(made)
         await self._register_again(rows)
         if made or self._own is not None:
-            await assign(self._admin, plans)
+            await assign(self.registry, plans)
 
     async def _register_again(self, rows: list[DeviceRow]) -> None:
         """Tell the stand-ins of devices made before, where that is needed.
@@ -321,7 +321,7 @@ class FleetRun:
         ]
         devices = [thaw(row.snapshot) for row in chosen]
         identities = await register(
-            self._admin,
+            self.registry,
             [(device.hardware, FactoryKeys.of(device.factory)) for device in devices],
             activated=off,
         )
