@@ -56,7 +56,7 @@ def plan(
         if now < until:
             raise _too_soon("an admin may sync every 15 minutes", until, now)
     warning = _pace(position, now, devices) if manual else None
-    if position.phase == "full" and position.cursor is not None and not position.force_full:
+    if position.phase == "full" and position.cursor is not None:
         return Plan("full", resumed=True, warning=warning)
     if position.cursor is None or position.force_full:
         return Plan("full", fresh=True, warning=warning)

@@ -183,6 +183,29 @@ async def test_throttled_devices_get_the_default_profile_when_apple_allows_it() 
         assert await profiles_of(d, token) == {"A": uuid}
 
 
+async def test_the_default_profile_waits_as_retry_after_asks() -> None:
+    async with desk() as d:
+        token = await listed(d)
+        uuid = (await define(d, token, default=True))["profile_uuid"]
+        new = operation("A", "added", "2026-01-01T00:00:00Z")
+        d.apple.say("POST /devices/sync", Say(page("d", new)))
+        d.apple.say("POST /profile/devices", Say("busy", status=503, headers={"Retry-After": "60"}))
+        await d.sync_now(token)
+        assert await profiles_of(d, token) == {"A": None}
+        await d.clock.advance(60)
+        assert await profiles_of(d, token) == {"A": uuid}
+
+
+async def test_an_expired_token_defines_and_assigns_nothing() -> None:
+    async with desk() as d:
+        token = await d.token(access_token_expiry="2026-01-01T00:00:01Z")
+        await d.clock.advance(1)
+        asked = len(d.apple.asked)
+        refused = await define(d, token, expect=409)
+        assert refused["error"].startswith("token: TOKEN_EXPIRED (expired at 2026-01-01T00:00:01Z")
+        assert len(d.apple.asked) == asked
+
+
 async def test_a_default_profile_that_apple_does_not_know_leaves_the_sync_done() -> None:
     async with desk() as d:
         token = await listed(d)

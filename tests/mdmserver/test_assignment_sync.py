@@ -9,7 +9,7 @@ import pytest
 from certs.clock import SimulatedClock
 from certs.faults import Action, FaultPoint, Side
 from emulator.http import HttpDoor, TrustSet
-from tests.mdmserver.scripted_apple import Say, desk, device, operation, page
+from tests.mdmserver.scripted_apple import ACCOUNT, Say, desk, device, operation, page
 
 
 async def test_an_upload_is_followed_by_session_account_and_the_whole_list() -> None:
@@ -214,6 +214,36 @@ async def test_a_full_sync_that_ran_out_of_time_keeps_its_pages_and_goes_on_from
             ("full", "timed_out", "upload"),
             ("full", "done", "schedule"),
         ]
+
+
+async def test_a_delta_that_ran_out_of_time_is_a_failed_one() -> None:
+    async with desk(faults=slow("assignment_sync", at=1, seconds=HOUR)) as d:
+        token = await d.token()
+        await d.sync_now(token)
+        await d.clock.advance(15 * MINUTE)
+        shown = await d.shown(token)
+        assert shown["sync"]["latest"]["state"] == "timed_out"
+        assert shown["sync"]["next_is_full"] is True
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"server_uuid": "0" * 32}, "SERVER_CHANGED"),
+        ({"org_id": "666"}, "ORGANIZATION_CHANGED"),
+    ],
+)
+async def test_a_token_that_speaks_for_another_server_brings_no_devices(
+    change: dict[str, str], word: str
+) -> None:
+    async with desk() as d:
+        token = await d.token()
+        d.apple.say("GET /account", Say({**ACCOUNT, **change}))
+        await d.sync_now(token)
+        shown = await d.shown(token)
+        assert shown["error"]["word"] == word
+        assert shown["server_uuid"] == ACCOUNT["server_uuid"]
+        assert d.apple.calls() == ["POST /server/devices"]
 
 
 async def test_a_cursor_that_does_not_move_ends_the_sync_instead_of_asking_for_ever() -> None:
