@@ -11,7 +11,19 @@ from typing import Annotated
 import typer
 
 from emulator.cli import device, fleet
-from emulator.cli.options import JsonFile, LogLevel, log_to_stderr, refuse, run, write
+from emulator.cli.options import (
+    DEFAULT_STATE,
+    Authorities,
+    JsonFile,
+    LogLevel,
+    Maps,
+    State,
+    log_to_stderr,
+    refuse,
+    run,
+    run_options,
+    write,
+)
 
 app = typer.Typer(
     help=__doc__,
@@ -73,11 +85,39 @@ def schema(
 
 
 @app.command()
-def doctor() -> None:
-    """Check this machine: Python, foreign packages of our names, file limits, TLS, clock."""
+def doctor(
+    target: Annotated[
+        str | None,
+        typer.Option(help="Look at this server, too: its URL for automated enrollment."),
+    ] = None,
+    state: State = DEFAULT_STATE,
+    maps: Maps = None,
+    ca: Authorities = None,
+) -> None:
+    """Check this machine: Python, foreign packages of our names, file limits, TLS; and a server before a run.
+
+    With --target: its name, TCP, TLS, clock, and whether it trusts our simulated devices.
+    """
+    log_to_stderr("error")
     from emulator.doctor import findings
 
     results = findings()
+    if target is not None:
+        from emulator.doctor_target import Target, target_findings
+        from emulator.http import TrustSet
+
+        options = run_options(state, maps, ca, 1)
+        results += run(
+            target_findings(
+                Target(
+                    url=target,
+                    hosts=options.hosts,
+                    trust=TrustSet(system=options.system_trust).with_roots(*options.authorities),
+                    state=options.state,
+                    clock=options.clock,
+                )
+            )
+        )
     for finding in results:
         print(f"{'ok ' if finding.good else 'BAD'}  {finding.subject}: {finding.text}")
     raise typer.Exit(0 if all(finding.good for finding in results) else 1)
