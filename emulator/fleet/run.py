@@ -19,6 +19,7 @@ from certs.faults import FaultPoint, no_faults
 from certs.hosts import HostMap
 from certs.keys import FreshKeys, KeyPool, KeySource
 from emulator.apple.app import AppleServices
+from emulator.apple.cloudconfig import CloudConfigurationSettings
 from emulator.apple.pki import SimPKI
 from emulator.apple.portal import Portal
 from emulator.apple.proxy_authority import PUBLIC_FILE
@@ -166,6 +167,9 @@ class FleetRun:
                 pki=pki,
                 clock=self._options.clock,
                 portal=portal,
+                cloud_settings=CloudConfigurationSettings(
+                    legacy=self.fleet.behaviour.cloud_configuration == "legacy"
+                ),
                 push=self.fleet.apple.push,
                 proxy_port=self.fleet.apple.proxy_port,
                 proxy_folder=folder / "proxy",
