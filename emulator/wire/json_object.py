@@ -63,7 +63,7 @@ def certificate_of(text: str, field: str) -> x509.Certificate:
     der = bytes_of(text, field)
     try:
         return x509.load_der_x509_certificate(der)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise MalformedMessage(field, "a certificate in DER", str(error)) from error
 
 
