@@ -106,8 +106,10 @@ async def test_a_user_leaves_within_thirty_days_and_the_server_hears_of_it(road:
         assert record is not None
         days = timedelta(days=31 if serial == late else 1)
         record.add_provisionally(SystemClock().now() - days, from_activation=False)
-    code, _, err = await cli("enroll", file, *kept)
+    code, out, err = await cli("enroll", file, *kept, "--json", "-")
     assert code == 0, err
+    locked = {device["serial"]: device["locked"] for device in json.loads(out)["devices"]}
+    assert locked == {early: False, late: True}
     code, _, err = await cli("device", "leave", late, *kept)
     assert (code, "the provisional period ended at" in err) == (1, True)
     code, out, err = await cli("device", "leave", early, *kept)

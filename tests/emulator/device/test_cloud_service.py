@@ -1,12 +1,14 @@
 """What a device finds out by itself about the cloud configuration service: trust, address, signer (apple-services.md 3.4)."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.clock import SimulatedClock
 from certs.identity import Identity
@@ -165,10 +167,32 @@ async def test_each_answer_of_the_older_way_is_read_or_refused(
     assert caught.value.code == code
 
 
-async def test_the_certificate_of_another_service_is_34011() -> None:
-    foreign = mdm_authority()[2].der
+def foreign_certificate() -> bytes:
+    return mdm_authority()[2].der
+
+
+def expired_certificate() -> bytes:
+    then = CLOCK.now() - timedelta(days=500)
+    subject = pki().issue_tls_identity(["127.0.0.1"])
+    return der_of(
+        pki().tls_ca.issue(
+            subject.certificate.public_key(),  # type: ignore[arg-type]
+            subject.certificate.subject,
+            days=100,
+            not_before=then,
+        )
+    )
+
+
+def der_of(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(Encoding.DER)
+
+
+@pytest.mark.parametrize("make", [foreign_certificate, expired_certificate])
+async def test_a_certificate_that_leads_nowhere_is_34011(make: Callable[[], bytes]) -> None:
     device = activated()
-    async with behind(pki().issue_tls_identity(["127.0.0.1"]), certificate=foreign) as url:
+    own = pki().issue_tls_identity(["127.0.0.1"])
+    async with behind(own, certificate=make()) as url:
         world = replace(around(url), behaviour=Behaviour(cloud_configuration="legacy"))
         with pytest.raises(CloudConfigurationError) as caught:
             await fetch_cloud_configuration(device, world)
