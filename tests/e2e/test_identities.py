@@ -9,7 +9,9 @@ from certs.clock import SimulatedClock
 from emulator.apple.app import AppleServices
 from emulator.apple.pki import SimPKI
 from emulator.apple.portal import Portal
+from emulator.device.device import Device
 from emulator.device.snapshot import thaw
+from emulator.device.surroundings import Surroundings
 from emulator.fleet.run import FleetRun
 from mdmserver.app import MdmServer
 from mdmserver.settings import Settings
@@ -48,6 +50,15 @@ async def test_a_fleet_with_wrong_clocks_is_renewed_in_time_and_outlives_its_fir
         assert [(o.state, o.error) for o in outcomes] == [("home", None)] * 3
         assert {o.identity for o in outcomes} == {"acme", "scep"}
         first = await road.server_devices(run)
+        skews = []
+
+        async def look_at_the_clock(device: Device, surroundings: Surroundings) -> None:
+            skews.append((surroundings.clock.now() - clock.now()).total_seconds())
+
+        for row in await run.store.rows():
+            await run.runner.act(row, look_at_the_clock)
+        assert all(-5 <= skew <= 300 for skew in skews)
+        assert len(set(skews)) == 3
 
         async def check_in() -> dict[str, str]:
             seen = await run.runner.check_in(await run.store.rows())

@@ -299,6 +299,8 @@ async def test_after_a_roll_over_old_devices_stay_and_new_ones_get_the_new_ca(
             "MDM ACME CA G2",
             "MDM SCEP CA G2",
         ]
+        authority = w.server.authority
+        assert authority.ra.certificate.issuer == authority.scep.certificate.subject
         # Each generation has a list of its own, and a revocation by either counts.
         assert (await revoke(oldest)).status == 200
         refused(await oldest.idle(), "is revoked")
