@@ -220,6 +220,23 @@ def token_file(fields: dict[str, Any], certificate: x509.Certificate) -> bytes:
     return header.encode() + base64.encodebytes(cms.encrypt(inner.encode(), [certificate]))
 
 
+async def create(d: Desk, key_id: str, body: bytes, *, expect: int) -> Any:
+    return await d.call("POST", f"/v1/token-keys/{key_id}/token", body, expect=expect)
+
+
+async def renew(d: Desk, token: str, body: bytes, *, expect: int = 200, query: str = "") -> Any:
+    return await d.call("PUT", f"/v1/tokens/{token}/token{query}", body, expect=expect)
+
+
+async def renewable(d: Desk, **changes: str) -> tuple[str, Any]:
+    """A token of two days ago, and the certificate that its next file is encrypted to."""
+    key_id, certificate = await d.new_key()
+    created = await create(d, key_id, d.token_file(certificate, **changes), expect=201)
+    await d.settled()
+    await d.clock.advance(2 * 86400)
+    return created["token_id"], certificate
+
+
 @asynccontextmanager
 async def desk(
     *,
