@@ -10,10 +10,11 @@ from typing import Annotated
 
 import typer
 
-from emulator.cli import device, fleet
+from emulator.cli import device, fleet, trust
 from emulator.cli.options import (
     DEFAULT_STATE,
     Authorities,
+    Commands,
     JsonFile,
     LogLevel,
     Maps,
@@ -26,6 +27,7 @@ from emulator.cli.options import (
 )
 
 app = typer.Typer(
+    cls=Commands,
     help=__doc__,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -67,6 +69,7 @@ app.command("enroll")(fleet.enroll)
 app.command("check-in")(fleet.check_in)
 app.command("listen")(fleet.listen)
 app.add_typer(device.app, name="device")
+app.add_typer(trust.app, name="trust")
 
 
 @app.command()

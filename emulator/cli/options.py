@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from emulator.fleet.run import RunOptions
@@ -103,21 +104,30 @@ def write(file: Path, text: str) -> None:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run on uvloop where it is installed; errors become one line and an exit code."""
-    from certs.errors import CertsError
-    from emulator.errors import ConfigurationError, EmulatorError
+    """Run on uvloop where it is installed."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(work)
 
-    try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(work)
-    except ConfigurationError as error:
-        refuse(str(error))
-    except (EmulatorError, CertsError) as error:
-        print(f"mdm-emulator: {error}", file=sys.stderr)
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt:
-        print("mdm-emulator: interrupted; the same command goes on where it was", file=sys.stderr)
-        raise typer.Exit(1) from None
+
+class Commands(TyperGroup):
+    """The commands, of which each ends in one line and an exit code when something is wrong."""
+
+    def invoke(self, ctx: Any) -> Any:
+        from certs.errors import CertsError
+        from emulator.errors import ConfigurationError, EmulatorError
+
+        try:
+            return super().invoke(ctx)
+        except ConfigurationError as error:
+            refuse(str(error))
+        except (EmulatorError, CertsError) as error:
+            print(f"mdm-emulator: {error}", file=sys.stderr)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt:
+            print(
+                "mdm-emulator: interrupted; the same command goes on where it was", file=sys.stderr
+            )
+            raise typer.Exit(1) from None
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -93,6 +93,7 @@ def test_all_three_mistakes_of_a_fleet_file_are_told_at_once(tmp_path: Path) -> 
         ),
         (("enroll", "--enroll-url", "https://x", "--ca", "none.pem"), "none.pem"),
         (("enroll", "--enroll-url", "https://x", "--log", "loud"), "expected debug, info"),
+        (("doctor", "--target", "https://x", "--ca", "none.pem"), "none.pem"),
     ],
 )
 def test_a_mistake_in_usage_is_one_line_that_helps(
@@ -102,6 +103,17 @@ def test_a_mistake_in_usage_is_one_line_that_helps(
     assert result.exit_code == 2
     assert words in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_the_anchors_of_a_state_folder_are_exported_without_a_key(tmp_path: Path) -> None:
+    state, out = tmp_path / "state", tmp_path / "anchors"
+    result = invoke("trust", "export", out, "--state", state)
+    assert result.exit_code == 0
+    files = {file.name: file.read_text() for file in out.iterdir()}
+    root = (state / "apple" / "root" / "certificate.pem").read_text()
+    assert files["sim-apple-root-ca.pem"].strip() == root.strip()
+    assert all(name in result.stdout for name in files)
+    assert not any("PRIVATE KEY" in text for text in files.values())
 
 
 async def test_a_fleet_from_the_command_line_to_its_last_profile(road: Road) -> None:
