@@ -51,6 +51,17 @@ def enroll(
     os_version: Annotated[
         list[str] | None, typer.Option(help="Without a fleet file: systems, such as 18.1.")
     ] = None,
+    locked: Annotated[
+        bool,
+        typer.Option("--locked", help="With --enroll-url: users cannot remove the management."),
+    ] = False,
+    await_configuration: Annotated[
+        bool,
+        typer.Option(
+            "--await-configuration",
+            help="With --enroll-url: stay in Setup Assistant until DeviceConfigured.",
+        ),
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same devices.")] = None,
     state: State = DEFAULT_STATE,
     maps: Maps = None,
@@ -75,6 +86,11 @@ def enroll(
             content = fleet_file.read(fleet).model_dump() | changed
         if profile is not None or enroll_url is not None:
             content |= {"profile": profile, "enroll_url": enroll_url}
+        if locked or await_configuration:
+            content["assigned"] = {
+                "removable": not locked,
+                "await_configuration": await_configuration,
+            }
         return fleet_file.validate(content, source=str(fleet or "command line"))
 
     async def work() -> "tuple[list[Outcome], dict[str, StepSummary]]":

@@ -30,6 +30,11 @@ async def fetch_cloud_configuration(device: Device, surroundings: Surroundings) 
     if isinstance(answer, NoConfiguration) or answer.url is None:
         device.apply(Event.NO_CLOUD_CONFIGURATION)
         return
+    receive(device, answer)
+
+
+def receive(device: Device, answer: CloudConfiguration) -> None:
+    """Store a configuration that names a server, and stand before its enrollment profile."""
     device.cloud_configuration = as_stored(device, answer)
     if device.supervised and device.bypass_code is None:
         device.bypass_code = secrets.token_bytes(CODE_BYTES)  # supervision makes one (3.5)

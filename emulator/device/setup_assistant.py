@@ -12,7 +12,7 @@ import structlog
 from emulator.config import MAX_AWAITING_FAILURES
 from emulator.device.activation import activate
 from emulator.device.channel import one_line
-from emulator.device.cloud_configuration import fetch_cloud_configuration
+from emulator.device.cloud_configuration import fetch_cloud_configuration, receive
 from emulator.device.device import Device, Enrollment, Failure, PendingProfile
 from emulator.device.enrollment import (
     authenticate,
@@ -29,6 +29,7 @@ from emulator.device.surroundings import Surroundings
 from emulator.device.typed_errors import refusal
 from emulator.device.unenrollment import ends_management, unenroll
 from emulator.errors import EmulatorError, IllegalTransition, PeerRefused, StepTimeout
+from emulator.wire.cloudconfig import CloudConfiguration
 
 log = structlog.get_logger()
 
@@ -49,9 +50,14 @@ class ProfileEnrollment:
 
 @dataclass(frozen=True, slots=True)
 class UrlEnrollment:
-    """POST MachineInfo to this URL and install what comes back."""
+    """POST MachineInfo to this URL and install what comes back.
+
+    `assigned` stands for the cloud configuration that nobody was asked for: with it the device enrolls as one that is
+    assigned to this server, supervised and all; without it, as one that was only given a URL.
+    """
 
     url: str
+    assigned: CloudConfiguration | None = None
 
 
 EnrollmentWay = AutomatedEnrollment | ProfileEnrollment | UrlEnrollment
@@ -112,6 +118,8 @@ async def _step(device: Device, surroundings: Surroundings, way: EnrollmentWay) 
             await activate(device, surroundings)
         case State.ACTIVATED if isinstance(way, AutomatedEnrollment):
             await fetch_cloud_configuration(device, surroundings)
+        case State.ACTIVATED if isinstance(way, UrlEnrollment) and way.assigned is not None:
+            receive(device, way.assigned)
         case (
             State.ACTIVATED
             | State.CLOUD_CONFIGURED
@@ -133,7 +141,7 @@ async def _step(device: Device, surroundings: Surroundings, way: EnrollmentWay) 
 
 async def _take_profile(device: Device, surroundings: Surroundings, way: EnrollmentWay) -> None:
     """Get the enrollment profile the way that was chosen."""
-    automated = isinstance(way, AutomatedEnrollment)
+    automated = not isinstance(way, ProfileEnrollment) and device.cloud_configuration is not None
     match way:
         case ProfileEnrollment(profile=data):
             pass

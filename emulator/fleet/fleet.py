@@ -179,6 +179,16 @@ class BehaviourSection(FileModel):
         return value
 
 
+class AssignedSection(FileModel):
+    """With `enroll_url`: what the cloud configuration would have said of a device assigned to that server."""
+
+    supervised: bool = Field(True, description="devices from 13.0 on are supervised in any case")
+    removable: bool = Field(True, description="false: the user cannot remove the management")
+    await_configuration: bool = Field(
+        False, description="stay in Setup Assistant until DeviceConfigured"
+    )
+
+
 class FleetFile(FileModel):
     """A fleet: who the devices are, which way they enroll, and what they meet on the way."""
 
@@ -191,6 +201,7 @@ class FleetFile(FileModel):
     enroll_url: str | None = Field(
         None, description="POST MachineInfo here instead of asking the cloud configuration"
     )
+    assigned: AssignedSection = AssignedSection()
     keys: Literal["fresh", "pool"] = "fresh"
     wake: Wake = Wake()
     behaviour: BehaviourSection = BehaviourSection()

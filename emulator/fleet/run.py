@@ -45,6 +45,7 @@ from emulator.fleet.store import DeviceRow, FleetStore
 from emulator.fleet.wake import Waker
 from emulator.http import HttpDoor, TrustSet
 from emulator.http.tls import TlsContexts
+from emulator.wire.cloudconfig import CloudConfiguration, Organization
 
 STORE_NAME: Final = "fleet.sqlite"
 UNPROVISIONED: Final = "UNPROVISIONED"  # a row that holds keys, but no certificates yet
@@ -213,7 +214,18 @@ class FleetRun:
                     str(self.fleet.profile), [f"cannot be read: {error}"]
                 ) from error
         if self.fleet.enroll_url is not None:
-            return UrlEnrollment(self.fleet.enroll_url)
+            assigned = self.fleet.assigned
+            return UrlEnrollment(
+                self.fleet.enroll_url,
+                CloudConfiguration(
+                    organization=Organization(name=self.fleet.name),
+                    url=self.fleet.enroll_url,
+                    is_supervised=assigned.supervised,
+                    is_mandatory=True,
+                    is_mdm_removable=assigned.removable,
+                    await_device_configured=assigned.await_configuration,
+                ),
+            )
         return AutomatedEnrollment()
 
     async def sleep_until_pushed(self) -> None:

@@ -166,9 +166,14 @@ async def test_devices_enroll_by_url_with_stand_ins_of_their_own(
     code, out, err = await cli(
         *("enroll", "--enroll-url", road.server.ade_url, "--count", "2", "--model", "iPhone14,5"),
         *("--os-version", "18.1", "--state", state, "--ca", road.ca_file(), "--json", "-"),
+        *("--locked", "--await-configuration"),
     )
     assert code == 0, err
-    assert {device["identity"] for device in json.loads(out)["devices"]} == {"acme"}
+    devices = json.loads(out)["devices"]
+    assert {device["identity"] for device in devices} == {"acme"}
+    # As devices that are assigned to this server: supervised, locked, and named before they were released.
+    assert {(device["supervised"], device["locked"]) for device in devices} == {(True, True)}
+    assert [device["name"] for device in devices] == [f"iPhone-{d['serial']}" for d in devices]
 
 
 async def test_a_server_that_nobody_answers_for_is_a_number_and_exit_1(tmp_path: Path) -> None:
