@@ -16,10 +16,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
+from certs.attestation_faults import Facts, LeafFault, LeafFaults, changed
 from certs.ca import SKEW, CertificateAuthority
 from certs.certificate_profile import SIMULATED, key_usage
 from certs.clock import Clock
 from certs.errors import MalformedMessage, UntrustedCertificate
+from certs.faults import FaultPoint
 from certs.keys import PublicKey, generate, spki_der
 from certs.trust import UNREADABLE, verify_chain
 
@@ -71,6 +73,11 @@ class AttestationAuthority:
         self._last_serial = _milliseconds(clock.now()) + secrets.randbits(16)
         self.root = root.certificate
         self.sub_ca = sub_ca.certificate
+        self._faults: LeafFaults | None = None
+
+    def misbehave(self, faults: FaultPoint) -> None:
+        """From now on `faults` is asked what shall be wrong with each leaf."""
+        self._faults = LeafFaults(faults)
 
     @classmethod
     def create(cls, clock: Clock) -> Self:
@@ -133,21 +140,37 @@ class AttestationAuthority:
         None leaves a property out, as User Enrollment does with serial number and UDID; an empty text is written as a
         blank value, which Apple also allows.
         """
+        facts = Facts(
+            public_key=public_key,
+            serial_number=serial_number,
+            udid=udid,
+            freshness=freshness,
+            os_version=os_version,
+            software_update_device_id=software_update_device_id,
+            not_before=not_before or self._clock.now() - SKEW,
+            days=days,
+        )
+        action = self._faults.action(facts) if self._faults else None
+        if action is None:
+            return self._attest(facts)
+        authority = self.create(self._clock) if action.name == LeafFault.FOREIGN_ROOT else self
+        return authority._attest(changed(facts, action))
+
+    def _attest(self, facts: Facts) -> tuple[x509.Certificate, x509.Certificate]:
         # The order of a genuine leaf, without the .13 family, which only Macs have.
         properties = (
-            (SEP_OS_VERSION, os_version),
-            (LLB_VERSION, os_version),
-            (OS_VERSION, os_version),
-            (SOFTWARE_UPDATE_DEVICE_ID, software_update_device_id),
-            (SERIAL_NUMBER, serial_number),
-            (UDID, udid),
-            (FRESHNESS, freshness),
+            (SEP_OS_VERSION, facts.os_version),
+            (LLB_VERSION, facts.os_version),
+            (OS_VERSION, facts.os_version),
+            (SOFTWARE_UPDATE_DEVICE_ID, facts.software_update_device_id),
+            (SERIAL_NUMBER, facts.serial_number),
+            (UDID, facts.udid),
+            (FRESHNESS, facts.freshness),
         )
-        start = not_before or self._clock.now() - SKEW
         leaf = self._sign(
-            _leaf_name(public_key),
-            public_key,
-            (start, start + timedelta(days=days)),
+            _leaf_name(facts.public_key),
+            facts.public_key,
+            (facts.not_before, facts.not_before + timedelta(days=facts.days)),
             [(_NOT_A_CA, True), (_LEAF_USAGE, True), *_raw_extensions(properties)],
         )
         return leaf, self.sub_ca

@@ -17,7 +17,8 @@ from cryptography import x509
 
 from certs import attestation, der
 from certs.acme.jws import Json, base64url, from_base64url
-from certs.acme.message import ERROR_PREFIX, Identifier, problem
+from certs.acme.message import Identifier
+from certs.acme.problem import ERROR_PREFIX, problem
 from certs.attestation import Attestation
 from certs.authorize import Grant
 from certs.errors import AcmeProblem, MalformedMessage, UntrustedCertificate

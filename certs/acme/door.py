@@ -7,16 +7,20 @@ the directory.
 
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
 from aiohttp import web
 
 from certs.acme import jws
+from certs.acme.account import AccountStatus
+from certs.acme.faults import HANDLERS, PROBLEMS, ServerFault
 from certs.acme.jws import Json
-from certs.acme.message import PROBLEM_TYPE, Problem, problem
-from certs.acme.order_book import Account, NonceStore, OrderBook
+from certs.acme.nonce_store import NonceStore
+from certs.acme.order_book import OrderBook
+from certs.acme.problem import PROBLEM_TYPE, Problem, problem
+from certs.acme.records import AccountRecord
 from certs.clock import Clock
 from certs.errors import AcmeProblem, InvalidSignature, MalformedMessage
 from certs.faults import Action, FaultPoint
@@ -25,8 +29,8 @@ from certs.keys import PublicKey
 log = structlog.get_logger()
 
 MAX_REQUEST_BYTES: Final = 256 * 1024  # an attestation makes about 3 KB
-# Carried out by the handler of the step, as they change the answer rather than replace it.
-HANDLERS_FAULTS: Final = frozenset({"challenge-with-error"})
+RATE_LIMIT_S: Final = 60.0  # what the fault names where nothing is said
+WITHOUT_NONCE: Final = "acme_without_nonce"  # on a request whose answer brings none, on purpose
 
 _chance = (
     random.SystemRandom()
@@ -40,16 +44,20 @@ class Call:
     request: web.Request
     signed: jws.SignedRequest
     key: PublicKey
-    account: Account | None  # None in newAccount, which is signed by the key itself
+    account: AccountRecord | None  # None where the request carries its key itself
     fault: Action | None = None  # one that the handler has to carry out
+
+    def misbehaves(self, fault: ServerFault) -> bool:
+        """Whether the handler has to carry out this fault."""
+        return self.fault is not None and self.fault.name == fault
 
     @property
     def id(self) -> str:
         return self.request.match_info["id"]
 
     @property
-    def owner(self) -> Account:
-        """The account that signed; resources other than newAccount always have one."""
+    def owner(self) -> AccountRecord:
+        """The account that signed; resources other than newAccount and revokeCert always have one."""
         assert self.account is not None
         return self.account
 
@@ -95,7 +103,7 @@ class Door:
             _only(request, "GET", "HEAD")
             n = self._unsigned_steps[step] = self._unsigned_steps.get(step, 0) + 1
             fault = self._faults("server", step, None, n)
-            return await self._misbehave(fault) or await handler(request)
+            return await self._misbehave(request, fault) or await handler(request)
 
         self._route(app, name, step, unsigned)
 
@@ -103,13 +111,10 @@ class Door:
         """A resource for requests signed by the key that they carry."""
 
         async def signed_by_key(request: web.Request) -> web.Response:
-            _only(request, "POST")
             signed = await self._read(request)
             if signed.jwk is None:
                 raise MalformedMessage("protected", "jwk, not kid, for this resource")
-            return await self._pass(
-                Call(request, signed, jws.from_jwk(signed.jwk), None), step, handler
-            )
+            return await self._pass(self._by_key(request, signed), step, handler)
 
         self._route(app, name, step, signed_by_key)
 
@@ -119,17 +124,34 @@ class Door:
         """A resource for requests signed by an account, which they name by its URL."""
 
         async def signed_by_account(request: web.Request) -> web.Response:
-            _only(request, "POST")
             signed = await self._read(request)
             if signed.kid is None:
                 raise MalformedMessage("protected", "kid, not jwk, for this resource")
-            _, found, id_ = signed.kid.partition(f"{self._path}/account/")
-            account = self._book.account(id_) if found else None
-            if account is None:
-                raise problem("accountDoesNotExist", "no account has this URL")
-            return await self._pass(Call(request, signed, account.key, account), step, handler)
+            return await self._pass(self._by_account(request, signed), step, handler)
 
         self._route(app, name, step, signed_by_account)
+
+    def either_route(
+        self, app: web.Application, name: str, step: str, handler: SignedHandler
+    ) -> None:
+        """A resource for requests signed in one way or the other."""
+
+        async def signed_somehow(request: web.Request) -> web.Response:
+            signed = await self._read(request)
+            call = self._by_key if signed.kid is None else self._by_account
+            return await self._pass(call(request, signed), step, handler)
+
+        self._route(app, name, step, signed_somehow)
+
+    def _by_key(self, request: web.Request, signed: jws.SignedRequest) -> Call:
+        return Call(request, signed, jws.from_jwk(signed.jwk), None)
+
+    def _by_account(self, request: web.Request, signed: jws.SignedRequest) -> Call:
+        _, found, id_ = (signed.kid or "").partition(f"{self._path}/account/")
+        account = self._book.account(id_) if found else None
+        if account is None:
+            raise problem("accountDoesNotExist", "no account has this URL")
+        return Call(request, signed, account.key, account)
 
     def _route(self, app: web.Application, name: str, step: str, handler: Handler) -> None:
         async def answer(request: web.Request) -> web.StreamResponse:
@@ -138,7 +160,8 @@ class Door:
                     response = await handler(request)
                 except Exception as error:
                     response = _refusal(step, error)
-            response.headers["Replay-Nonce"] = self.nonces.new()
+            if WITHOUT_NONCE not in request:
+                response.headers["Replay-Nonce"] = self.nonces.new()
             response.headers.add("Link", f'<{self.url(request, "directory")}>;rel="index"')
             response.headers["Cache-Control"] = "no-store"
             return response
@@ -146,7 +169,8 @@ class Door:
         app.router.add_route("*", f"{self._path}/{name}", answer)
 
     async def _read(self, request: web.Request) -> jws.SignedRequest:
-        """What needs no key: media type, size, form, URL."""
+        """What needs no key: method, media type, size, form, URL."""
+        _only(request, "POST")
         if request.headers.get("Content-Type") != jws.CONTENT_TYPE:
             raise AcmeProblem(
                 "malformed", f"the content type must be {jws.CONTENT_TYPE}", status=415
@@ -169,11 +193,12 @@ class Door:
             raise problem("badNonce", "the nonce is unknown, used or too old")
         if self._nonce_rejection and _chance.random() < self._nonce_rejection:
             raise problem("badNonce", "refused on purpose")
+        if call.account is not None and call.account.status is not AccountStatus.VALID:
+            raise problem("unauthorized", f"the account is {call.account.status}")
         fault = self._faults("server", step, call.signed, self._count(call, step))
-        if fault is not None and fault.name in HANDLERS_FAULTS:
-            call = Call(call.request, call.signed, call.key, call.account, fault)
-            return await handler(call)
-        return await self._misbehave(fault) or await handler(call)
+        if fault is not None and step in HANDLERS.get(fault.name, ()):
+            return await handler(replace(call, fault=fault))
+        return await self._misbehave(call.request, fault) or await handler(call)
 
     def _count(self, call: Call, step: str) -> int:
         """How often this client did this step: an account is a device for all that the server knows."""
@@ -181,28 +206,36 @@ class Door:
         steps[step] = steps.get(step, 0) + 1
         return steps[step]
 
-    async def _misbehave(self, fault: Action | None) -> web.Response | None:
+    async def _misbehave(self, request: web.Request, fault: Action | None) -> web.Response | None:
         """Do what the fault point asked for; an answer takes the place of the honest one."""
         if fault is None:
             return None
         arguments = fault.arguments
         match fault.name:
-            case "delay":
+            case ServerFault.DELAY:
                 await self._clock.sleep(float(arguments.get("seconds", 1)))
-                return None
-            case "status":
+            case ServerFault.STATUS:
                 return web.Response(status=int(arguments.get("status", 500)))
-            case "problem":
-                type_ = str(arguments.get("type", "serverInternal"))
-                usual = problem(type_, "")
-                raise AcmeProblem(
-                    type_,
-                    str(arguments.get("detail", "refused on purpose")),
-                    status=int(arguments.get("status", usual.status)),
-                    retry_after_s=arguments.get("retry_after_s"),
-                )
+            case ServerFault.NO_REPLAY_NONCE:
+                request[WITHOUT_NONCE] = True
+            case name if name == ServerFault.PROBLEM or name in PROBLEMS:
+                raise _on_purpose(fault)
             case other:
-                raise ValueError(f"an ACME server has no fault {other!r}")
+                raise ValueError(f"an ACME server has no fault {other!r} at this step")
+        return None
+
+
+def _on_purpose(fault: Action) -> AcmeProblem:
+    """The problem that a fault stands for."""
+    arguments = fault.arguments
+    type_ = PROBLEMS.get(fault.name) or str(arguments.get("type", "serverInternal"))
+    default_s = RATE_LIMIT_S if fault.name == ServerFault.RATE_LIMITED else None
+    return AcmeProblem(
+        type_,
+        str(arguments.get("detail", "refused on purpose")),
+        status=int(arguments.get("status", problem(type_, "").status)),
+        retry_after_s=arguments.get("retry_after_s", default_s),
+    )
 
 
 def json_answer(

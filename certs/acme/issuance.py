@@ -1,6 +1,7 @@
 """From a finalize request to a certificate: which CSR may have one, and what a client downloads.
 
-Follows RFC 8555, section 7.4, as the device-attest draft relaxes it: a CSR may leave the identifier out, but names nobody else.
+Follows RFC 8555, section 7.4. For a device, as the device-attest draft relaxes it: a CSR may leave the identifier out, but names
+nobody else. For DNS names, the CSR names exactly those of the order.
 """
 
 from collections.abc import Iterable
@@ -9,12 +10,13 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import ExtensionOID, NameOID
 
 from certs import csr
 from certs.acme.device_attest import permanent_identifier_name
 from certs.acme.jws import Json, from_base64url
-from certs.acme.message import problem
-from certs.acme.order_book import OrderRecord
+from certs.acme.problem import problem
+from certs.acme.records import AuthorizationRecord, OrderRecord
 from certs.csr import CertificateRequest
 from certs.errors import InvalidSignature, MalformedMessage
 from certs.keys import spki_der
@@ -32,10 +34,10 @@ def request_of(payload: Json) -> CertificateRequest:
         raise problem("badCSR", str(error)) from error
 
 
-def check(request: CertificateRequest, record: OrderRecord, *, checks_name: bool) -> None:
+def check(request: CertificateRequest, order: OrderRecord, *, checks_name: bool) -> None:
     """Raises AcmeProblem badCSR; the order stays ready, as another CSR may do better.
 
-    `checks_name` is off where the host writes the subject itself.
+    `checks_name` is off where the host writes the subject of a device itself.
     """
     key = request.public_key
     if isinstance(key, rsa.RSAPublicKey):
@@ -43,17 +45,58 @@ def check(request: CertificateRequest, record: OrderRecord, *, checks_name: bool
             raise problem("badCSR", f"an RSA key needs {MIN_RSA_BITS} bits, not {key.key_size}")
     elif key.curve.name not in CURVES:
         raise problem("badCSR", f"curve {key.curve.name} is not supported")
-    if spki_der(key) == spki_der(record.account.key):
+    if spki_der(key) == spki_der(order.account.key):
         raise problem("badCSR", "the key is the account's own (RFC 8555, section 11.1)")
-    wanted = permanent_identifier_name(record.identifier.value)
-    if any(name != wanted for name in request.alternative_names):
-        raise problem("badCSR", "a subject alternative name is not the order's identifier")
     usage = request.key_usage
     if usage is not None and (usage.key_cert_sign or usage.crl_sign):
         raise problem("badCSR", "a device's key may not sign certificates")
+    if order.device is not None:
+        _check_device(request, order.device, checks_name)
+    else:
+        _check_names(request, order)
+
+
+def _check_device(
+    request: CertificateRequest, device: AuthorizationRecord, checks_name: bool
+) -> None:
+    wanted = permanent_identifier_name(device.identifier.value)
+    if any(name != wanted for name in request.alternative_names):
+        raise problem("badCSR", "a subject alternative name is not the order's identifier")
     name = request.common_name
-    if checks_name and name and name not in record.names:
+    if checks_name and name and name not in device.names:
         raise problem("badCSR", "the common name is neither the identifier nor the device's")
+
+
+def _check_names(request: CertificateRequest, order: OrderRecord) -> None:
+    wanted = {identifier.value for identifier in order.identifiers}
+    if not all(isinstance(name, x509.DNSName) for name in request.alternative_names):
+        raise problem("badCSR", "a subject alternative name is no DNS name")
+    asked = {str(name.value).lower() for name in request.alternative_names}
+    common_name = request.common_name
+    if asked | ({common_name.lower()} if common_name else set()) != wanted:
+        raise problem("badCSR", "the names are not exactly those of the order")
+
+
+def dns_subject(request: CertificateRequest) -> x509.Name:
+    """Only the common name is taken over: nothing else in the request has been proved."""
+    common_name = request.common_name
+    if common_name is None:
+        return x509.Name([])
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name.lower())])
+
+
+def dns_names(order: OrderRecord) -> list[x509.GeneralName]:
+    return [x509.DNSName(identifier.value) for identifier in order.identifiers]
+
+
+def named_in(certificate: x509.Certificate) -> list[str]:
+    """The DNS names that a certificate is for."""
+    try:
+        found = certificate.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
+    except x509.ExtensionNotFound:
+        return []
+    assert isinstance(found.value, x509.SubjectAlternativeName)
+    return list(found.value.get_values_for_type(x509.DNSName))
 
 
 def pem_chain(certificates: Iterable[x509.Certificate]) -> bytes:

@@ -1,14 +1,16 @@
 """JSON Web Keys and Signatures as ACME uses them (RFC 7515 to 7518 and 7638, through RFC 8555, section 6.2).
 
-Flattened JSON, no unprotected header, ES256, ES384, ES512 and RS256. In come bytes of a peer, out comes a `SignedRequest`
-whose signature is still to be checked against the key that its `jwk` or `kid` names.
+Flattened JSON, no unprotected header, ES256, ES384, ES512 and RS256; HS256 only inside, for external accounts. In come bytes
+of a peer, out comes a `SignedRequest` whose signature is still to be checked against the key that its `jwk` or `kid` names.
 """
 
 import base64
 import binascii
 import hashlib
+import hmac
 import json
 import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NoReturn
@@ -48,6 +50,7 @@ _CURVES: Final = (
 _BY_NAME: Final = {curve.name: curve for curve in _CURVES}
 _BY_CURVE: Final = {curve.curve.name: curve for curve in _CURVES}
 ALGORITHMS: Final = (*(curve.algorithm for curve in _CURVES), "RS256")
+MAC_ALGORITHM: Final = "HS256"
 
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]*")
 
@@ -127,20 +130,37 @@ def algorithm_of(key: PublicKey) -> str:
 
 
 def sign(
-    key: PrivateKey, payload: bytes, *, url: str, nonce: str | None, kid: str | None = None
+    key: PrivateKey,
+    payload: bytes,
+    *,
+    url: str,
+    nonce: str | None,
+    kid: str | None = None,
+    algorithm: str | None = None,
 ) -> bytes:
-    """A signed request: with `kid`, or with the key itself where there is no account yet. b"" is POST-as-GET."""
+    """A signed request: with `kid`, or with the key itself where there is no account yet. b"" is POST-as-GET.
+
+    Without `nonce` it is an inner JWS. `algorithm` lies about the one that was used.
+    """
     public_key = key.public_key()
-    header: Json = {"alg": algorithm_of(public_key), "url": url}
+    header: Json = {"alg": algorithm or algorithm_of(public_key), "url": url}
     if nonce is not None:
         header["nonce"] = nonce
     header.update({"kid": kid} if kid is not None else {"jwk": to_jwk(public_key)})
+    return _flattened(header, payload, lambda data: _raw_signature(key, data))
+
+
+def sign_mac(mac_key: bytes, payload: bytes, *, url: str, kid: str) -> bytes:
+    """An inner JWS that a shared key authenticates (RFC 8555, section 7.3.4)."""
+    header: Json = {"alg": MAC_ALGORITHM, "kid": kid, "url": url}
+    return _flattened(header, payload, lambda data: hmac.digest(mac_key, data, "sha256"))
+
+
+def _flattened(header: Json, payload: bytes, signer: Callable[[bytes], bytes]) -> bytes:
     protected, encoded = base64url(encode_json(header)), base64url(payload)
-    signature = _raw_signature(key, f"{protected}.{encoded}".encode())
+    signature = base64url(signer(f"{protected}.{encoded}".encode()))
     # All three are base64url, so nothing needs escaping.
-    return (
-        f'{{"protected":"{protected}","payload":"{encoded}","signature":"{base64url(signature)}"}}'
-    ).encode()
+    return f'{{"protected":"{protected}","payload":"{encoded}","signature":"{signature}"}}'.encode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +169,7 @@ class SignedRequest:
 
     algorithm: str
     url: str
-    nonce: str
+    nonce: str  # empty in an inner JWS
     jwk: Json | None  # exactly one of jwk and kid
     kid: str | None
     payload: bytes
@@ -179,10 +199,29 @@ class SignedRequest:
         except WrongSignature:
             raise InvalidSignature("JWS") from None
 
+    def verify_mac(self, mac_key: bytes) -> None:
+        """Raises InvalidSignature."""
+        if not hmac.compare_digest(self.signature, hmac.digest(mac_key, self.signed, "sha256")):
+            raise InvalidSignature("inner JWS")
+
 
 def decode(data: bytes) -> SignedRequest:
     """Read one flattened JWS. Raises MalformedMessage, or AcmeProblem badSignatureAlgorithm."""
-    message = json_object(data, "JWS")
+    signed = _read(json_object(data, "JWS"), ALGORITHMS)
+    if not signed.nonce:
+        raise MalformedMessage("nonce", "a text")
+    from_base64url(signed.nonce, "nonce")  # RFC 8555, section 6.5.2
+    return signed
+
+
+def decode_inner(message: object, algorithms: Collection[str] = ALGORITHMS) -> SignedRequest:
+    """Read a JWS that stands inside another, as JSON; it needs no nonce. Raises as `decode`."""
+    if not isinstance(message, dict):
+        raise MalformedMessage("inner JWS", "a JSON object", type(message).__name__)
+    return _read(message, algorithms)
+
+
+def _read(message: Json, algorithms: Collection[str]) -> SignedRequest:
     for forbidden in ("header", "signatures"):
         if forbidden in message:
             raise MalformedMessage("JWS", f"the flattened form without {forbidden!r}")
@@ -190,20 +229,18 @@ def decode(data: bytes) -> SignedRequest:
     if "crit" in header:
         raise MalformedMessage("protected", "no critical extensions", header["crit"])
     algorithm = header.get("alg")
-    if algorithm not in ALGORITHMS:
+    if not isinstance(algorithm, str) or algorithm not in algorithms:
         raise AcmeProblem("badSignatureAlgorithm", f"alg {algorithm!r:.40} is not supported")
     jwk, kid = header.get("jwk"), header.get("kid")
     if (jwk is None) == (kid is None):
         raise MalformedMessage("protected", "exactly one of jwk and kid")
     if jwk is not None and not isinstance(jwk, dict):
         raise MalformedMessage("jwk", "a JSON object", type(jwk).__name__)
-    nonce = _text(header, "nonce")
-    from_base64url(nonce, "nonce")  # RFC 8555, section 6.5.2
     protected, payload = _text(message, "protected"), _text(message, "payload")
     return SignedRequest(
         algorithm=algorithm,
         url=_text(header, "url"),
-        nonce=nonce,
+        nonce=_text(header, "nonce") if "nonce" in header else "",
         jwk=jwk,
         kid=None if kid is None else _text(header, "kid"),
         payload=from_base64url(payload, "payload"),

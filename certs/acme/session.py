@@ -4,19 +4,24 @@ In come URLs and payloads, out come answers with an allowed status; a problem do
 sections 6.2 to 6.7).
 """
 
+from dataclasses import replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
 import structlog
 
-from certs.acme import jws
+from certs.acme import device_faults, inner_jws, jws
+from certs.acme.account import NewAccount
+from certs.acme.faults import DeviceFault
+from certs.acme.inner_jws import ExternalAccount
 from certs.acme.jws import Json, encode_json, json_object
-from certs.acme.message import PROBLEM_TYPE, Directory, NewAccount, decode_problem
+from certs.acme.message import Directory
+from certs.acme.problem import PROBLEM_TYPE, decode_problem
 from certs.clock import Clock
-from certs.errors import AcmeProblem, MalformedMessage
+from certs.errors import AcmeProblem, MalformedMessage, UnexpectedAnswer
 from certs.faults import Action, FaultPoint
-from certs.keys import KeySource, PrivateKey
+from certs.keys import KeySource, KeySpec, PrivateKey
 from certs.transport import HttpResponse, Transport
 
 log = structlog.get_logger()
@@ -36,7 +41,10 @@ class AcmeSession:
         clock: Clock,
         keys: KeySource,
         faults: FaultPoint,
+        account_key: PrivateKey | None = None,
+        account_spec: KeySpec = "p256",
     ) -> None:
+        self.account_url: str | None = None
         self._transport = transport
         self._directory_url = directory_url
         self._clock = clock
@@ -45,8 +53,8 @@ class AcmeSession:
         self._nonces: list[str] = []
         self._last_nonce: str | None = None
         self._directory: Directory | None = None
-        self._key: PrivateKey | None = None
-        self._account_url: str | None = None
+        self._key = account_key
+        self._spec = account_spec
         self._steps: dict[str, int] = {}
 
     @property
@@ -55,27 +63,52 @@ class AcmeSession:
         assert self._directory is not None
         return self._directory
 
-    async def open(self, account: NewAccount) -> None:
+    @property
+    def key(self) -> PrivateKey:
+        """The account's, known once it is open."""
+        assert self._key is not None
+        return self._key
+
+    async def open(self, account: NewAccount, external: ExternalAccount | None = None) -> None:
         """Read the directory and have an account there, unless that is done already."""
         if self._directory is None:
             # A nonce that comes along is left: devices ask newNonce next (certificates.md 2.4).
             response = await self._transport.request("GET", self._directory_url, step="directory")
             self._check(response, (200,))
             self._directory = Directory.from_fields(fields_of(response))
-        if self._account_url is not None:
+        if self.account_url is not None:
             return
-        # ES256, which servers written for Apple devices expect (certificates.md 2.4).
-        self._key = self._key or await self._keys.take("p256")
+        # ES256 unless told otherwise: servers written for Apple devices expect it (certificates.md 2.4).
+        self._key = self._key or await self._keys.take(self._spec)
+        url = self._directory.new_account
+        if external is not None:
+            binding = inner_jws.bind(self._key.public_key(), external, url=url)
+            account = replace(account, external_account_binding=binding)
         response = await self.post(
-            self._directory.new_account,
-            account.to_fields(),
-            step="new_account",
-            statuses=(200, 201),
+            url, account.to_fields(), step="new_account", statuses=(200, 201)
         )
-        url = response.header("location")
-        if not url:
-            raise MalformedMessage("Location", "the account's URL")
-        self._account_url = url
+        self.account_url = location_of(response, "the account's URL")
+
+    async def change_key(self, new: PrivateKey) -> None:
+        """Sign with another key from now on (RFC 8555, section 7.3.5)."""
+        url = self.url_of(self.directory.key_change, "keyChange")
+        assert self.account_url is not None
+        payload = inner_jws.change_key(
+            self.key.public_key(), new, account=self.account_url, url=url
+        )
+        await self.post(url, payload, step="key_change")
+        self._key = new
+
+    def url_of(self, url: str | None, resource: str) -> str:
+        """A resource that a directory may lack."""
+        if url is None:
+            raise UnexpectedAnswer(self._directory_url, 200, f"the directory has no {resource}")
+        return url
+
+    def fault(self, step: str, message: object) -> Action | None:
+        """What the fault point wants at this step; asking counts."""
+        n = self._steps[step] = self._steps.get(step, 0) + 1
+        return self._faults("device", step, message, n)
 
     async def post(
         self,
@@ -85,18 +118,37 @@ class AcmeSession:
         step: str,
         statuses: tuple[int, ...] = (200,),
         accept: str | None = None,
+        key: PrivateKey | None = None,
     ) -> HttpResponse:
-        """Send a signed request (None: POST-as-GET); badNonce is tried again at once with a fresh nonce."""
-        n = self._steps[step] = self._steps.get(step, 0) + 1
-        fault = self._faults("device", step, payload, n)
-        if fault is not None and fault.name == "send-payload":
-            payload = fault.arguments["payload"]
-        elif fault is not None and fault.name == "delay":
+        """Send a signed request (None: POST-as-GET). With `key` that one signs, in place of the account."""
+        fault = self.fault(step, payload)
+        return await self.send(
+            url, payload, fault, step=step, statuses=statuses, accept=accept, key=key
+        )
+
+    async def send(
+        self,
+        url: str,
+        payload: Json | None,
+        fault: Action | None,
+        *,
+        step: str,
+        statuses: tuple[int, ...] = (200,),
+        accept: str | None = None,
+        key: PrivateKey | None = None,
+    ) -> HttpResponse:
+        """As `post`, with a fault known already; badNonce is tried again at once with a fresh nonce."""
+        if fault is not None and fault.name == DeviceFault.DELAY:
             await self._clock.sleep(float(fault.arguments.get("seconds", 1)))
+        payload = device_faults.payload(step, payload, fault)
         body = b"" if payload is None else encode_json(payload)
         headers = {"Content-Type": jws.CONTENT_TYPE} | ({"Accept": accept} if accept else {})
         for retries_left in range(BAD_NONCE_RETRIES, -1, -1):
-            response = await self._send(url, body, step, headers, fault)
+            message = await self._signed(url, body, fault, key)
+            response = await self._transport.request(
+                "POST", url, step=step, headers=headers, body=message
+            )
+            self._keep_nonce(response)
             try:
                 return self._check(response, statuses)
             except AcmeProblem as refused:
@@ -106,23 +158,26 @@ class AcmeSession:
             fault = None
         raise AssertionError("the last try returns or raises")
 
-    async def _send(
-        self, url: str, body: bytes, step: str, headers: dict[str, str], fault: Action | None
-    ) -> HttpResponse:
-        assert self._key is not None
-        nonce, signed_url = await self._nonce(), url
+    async def _signed(
+        self, url: str, body: bytes, fault: Action | None, key: PrivateKey | None
+    ) -> bytes:
+        nonce, signed_url, algorithm = await self._nonce(), url, None
         match fault.name if fault else None:
-            case "reused-nonce":
+            case DeviceFault.REUSED_NONCE:
                 nonce = self._last_nonce or nonce
-            case "wrong-url":
+            case DeviceFault.WRONG_URL:
                 signed_url = f"{url}/elsewhere"
+            case DeviceFault.RS256_ON_EC_KEY:
+                algorithm = "RS256"
         self._last_nonce = nonce
-        message = jws.sign(self._key, body, url=signed_url, nonce=nonce, kid=self._account_url)
-        response = await self._transport.request(
-            "POST", url, step=step, headers=headers, body=message
+        return jws.sign(
+            key or self.key,
+            body,
+            url=signed_url,
+            nonce=nonce,
+            kid=None if key else self.account_url,
+            algorithm=algorithm,
         )
-        self._keep_nonce(response)
-        return response
 
     async def _nonce(self) -> str:
         if not self._nonces:
@@ -158,6 +213,14 @@ class AcmeSession:
 def fields_of(response: HttpResponse) -> Json:
     """The JSON object of an answer. Raises MalformedMessage."""
     return json_object(response.body, "answer")
+
+
+def location_of(response: HttpResponse, what: str) -> str:
+    """Raises MalformedMessage where the header is missing."""
+    url = response.header("location")
+    if not url:
+        raise MalformedMessage("Location", what)
+    return url
 
 
 def retry_after_s(response: HttpResponse, now: datetime) -> float | None:

@@ -74,6 +74,8 @@ class AppleServices:
         self._names = list(dict.fromkeys([*LOOPBACK_NAMES, host, *hosts]))
         self.planned_faults = PlannedFaults()
         self._door = Door(clock, faults, self.planned_faults)
+        if faults is not no_faults:
+            pki.attestation.misbehave(faults)
         self._cloud_settings = cloud_settings or CloudConfigurationSettings()
         self._settings = activation_settings or ActivationSettings(mode=activation_mode)
         self._runners: list[web.AppRunner] = []

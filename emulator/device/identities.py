@@ -126,6 +126,7 @@ async def _by_acme(
                 # Chips before the A11 ignore Attest (certificates.md 2.1).
                 attest=attest if payload.attest and device.hardware.attests else None,
                 unattested=surroundings.behaviour.unattested,
+                key=key,
             )
     return _identity(key, issued)
 

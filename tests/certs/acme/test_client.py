@@ -12,9 +12,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs import csr
-from certs.acme.client import MAX_POLLS, AcmeClient
+from certs.acme.client import AcmeClient
 from certs.acme.device_attest import Unattested
 from certs.acme.jws import base64url, decode
+from certs.acme.order_road import MAX_POLLS
 from certs.acme.session import BAD_NONCE_RETRIES, retry_after_s
 from certs.attestation import AttestationAuthority
 from certs.clock import SystemClock

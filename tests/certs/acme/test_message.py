@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from certs.acme.account import Account, AccountStatus, AccountUpdate, NewAccount, OrdersList
 from certs.acme.jws import encode_json, json_object
 from certs.acme.message import (
     Authorization,
@@ -17,13 +18,10 @@ from certs.acme.message import (
     ChallengeStatus,
     Directory,
     Identifier,
-    NewAccount,
     Order,
     OrderStatus,
-    Problem,
-    decode_problem,
-    problem,
 )
+from certs.acme.problem import Problem, decode_problem, problem
 from certs.errors import MalformedMessage
 from tests.support import VECTORS, needs_vectors
 
@@ -84,7 +82,22 @@ objects = st.one_of(
         contact=st.lists(texts, min_size=1, max_size=2).map(tuple),
         terms_of_service_agreed=st.booleans(),
         only_return_existing=st.booleans(),
+        external_account_binding=st.none() | st.dictionaries(texts, texts, max_size=2),
     ),
+    st.builds(
+        Account,
+        status=st.sampled_from(AccountStatus),
+        contact=st.lists(texts, max_size=2).map(tuple),
+        terms_of_service_agreed=st.booleans(),
+        orders=st.none() | texts,
+        external_account_binding=st.none() | st.dictionaries(texts, texts, max_size=2),
+    ),
+    st.builds(
+        AccountUpdate,
+        contact=st.none() | st.lists(texts, max_size=2).map(tuple),
+        deactivate=st.booleans(),
+    ),
+    st.builds(OrdersList, st.lists(texts, max_size=3).map(tuple)),
 )
 
 
@@ -101,7 +114,18 @@ values = st.none() | st.booleans() | st.integers() | texts | st.lists(texts, max
 
 @given(
     kind=st.sampled_from(
-        [Order, Authorization, Challenge, Directory, NewAccount, Problem, Identifier]
+        [
+            Order,
+            Authorization,
+            Challenge,
+            Directory,
+            Account,
+            AccountUpdate,
+            NewAccount,
+            OrdersList,
+            Problem,
+            Identifier,
+        ]
     ),
     fields=st.dictionaries(
         st.sampled_from(
@@ -120,6 +144,9 @@ values = st.none() | st.booleans() | st.integers() | texts | st.lists(texts, max
                 "challenges",
                 "identifier",
                 "contact",
+                "orders",
+                "externalAccountBinding",
+                "termsOfServiceAgreed",
                 "newNonce",
                 "newAccount",
                 "newOrder",

@@ -27,17 +27,20 @@ from certs.errors import ChallengeRefused
 from certs.faults import Action
 from certs.keys import generate
 from certs.transport import HttpResponse
-from tests.certs.acme.world import CODE, SERIAL, UDID, RawClient, name, open_world, problem_of
+from tests.certs.acme.world import (
+    CODE,
+    SERIAL,
+    UDID,
+    RawClient,
+    fields,
+    name,
+    open_world,
+    problem_of,
+)
 from tests.support import rsa_key
 
 KEY = generate("p384")
 CSR = csr.build(KEY, name(SERIAL), digest="sha384")
-
-
-def fields(response: HttpResponse) -> dict[str, Any]:
-    assert response.content_type == "application/json", response.body
-    value: dict[str, Any] = json.loads(response.body)
-    return value
 
 
 # Directory, nonces, and every request
@@ -50,6 +53,8 @@ async def test_the_directory_names_the_resources() -> None:
         "newNonce": f"{world.base}/acme/new-nonce",
         "newAccount": f"{world.base}/acme/new-account",
         "newOrder": f"{world.base}/acme/new-order",
+        "revokeCert": f"{world.base}/acme/revoke-cert",
+        "keyChange": f"{world.base}/acme/key-change",
     }
 
 
@@ -220,55 +225,6 @@ async def test_a_refusal_is_one_log_line() -> None:
     assert [(line["event"], line["step"], line["type"]) for line in logs] == [
         ("acme_refused", "new_order", "malformed")
     ]
-
-
-# Accounts
-
-
-@pytest.mark.parametrize("key", [generate("p256"), generate("p384"), generate("p521"), rsa_key()])
-async def test_an_account_is_made_once_per_key(key: Any) -> None:
-    async with open_world() as world:
-        client = RawClient(world, key)
-        payload = {"termsOfServiceAgreed": True, "contact": ["mailto:a@b.example"]}
-        first = await client.post("new-account", payload, with_jwk=True)
-        again = await client.post("new-account", {}, with_jwk=True)
-        assert (first.status, again.status) == (201, 200)
-        assert first.headers["location"] == again.headers["location"]
-        client.kid = first.headers["location"]
-        shown = await client.post(client.kid, None)
-    assert fields(shown) == fields(first) == {"status": "valid", "contact": payload["contact"]}
-
-
-async def test_only_an_existing_account_was_wanted() -> None:
-    async with open_world() as world:
-        client, wanted = RawClient(world), {"onlyReturnExisting": True}
-        answer = problem_of(await client.post("new-account", wanted, with_jwk=True))
-        assert answer == (400, "accountDoesNotExist", "no account has this key")
-        await client.register()
-        assert (await client.post("new-account", wanted, with_jwk=True)).status == 200
-
-
-async def test_an_account_belongs_to_its_key() -> None:
-    async with open_world() as world:
-        mine, other = await RawClient(world).register(), await RawClient(world).register()
-        answer = problem_of(await mine.post(other.kid or "", None))
-        change = problem_of(await mine.post(mine.kid or "", {"contact": []}))
-    assert answer == (403, "unauthorized", "this is another account")
-    assert change[:2] == (400, "malformed")
-
-
-@pytest.mark.parametrize("payload", [b"", b"[]", {"contact": "x"}, {"onlyReturnExisting": 1}])
-async def test_a_malformed_account_request(payload: Any) -> None:
-    async with open_world() as world:
-        answer = problem_of(await RawClient(world).post("new-account", payload, with_jwk=True))
-    assert answer[:2] == (400, "malformed")
-
-
-async def test_a_weak_account_key_is_refused() -> None:
-    async with open_world() as world:
-        client = RawClient(world, rsa_key(7, 1024))
-        answer = problem_of(await client.post("new-account", {}, with_jwk=True))
-    assert answer == (400, "badPublicKey", "RSA keys have 2048 to 8192 bits")
 
 
 # Orders
@@ -465,7 +421,7 @@ async def test_an_order_expires() -> None:
         await ready.attested(KEY)
         await world.clock.advance(3600)
         late = problem_of(await pending.attested(KEY))
-        assert late == (400, "malformed", "the authorization expired")
+        assert late == (400, "malformed", "the authorization is expired")
         assert await pending.states() == ("invalid", "expired", "pending")
         finalize = problem_of(await ready.finalize(CSR))
         assert finalize == (403, "orderNotReady", "the order is invalid")

@@ -101,9 +101,10 @@ class World:
     def directory(self) -> str:
         return f"{self.base}/acme/directory"
 
-    def client(self, faults: FaultPoint = no_faults) -> AcmeClient:
+    def client(self, faults: FaultPoint = no_faults, **settings: Any) -> AcmeClient:
+        settings.setdefault("clock", self.clock)
         return AcmeClient(
-            self.transport, self.directory, clock=self.clock, keys=FreshKeys(), faults=faults
+            self.transport, self.directory, keys=FreshKeys(), faults=faults, **settings
         )
 
     def attest(
@@ -239,6 +240,13 @@ def problem_of(response: HttpResponse) -> tuple[int, str, str]:
     prefix, _, type_ = fields["type"].rpartition(":")
     assert prefix == "urn:ietf:params:acme:error"
     return response.status, type_, fields["detail"]
+
+
+def fields(response: HttpResponse) -> dict[str, Any]:
+    """The members of an answer that is no problem."""
+    assert response.content_type == "application/json", response.body
+    value: dict[str, Any] = json.loads(response.body)
+    return value
 
 
 def name(common_name: str) -> x509.Name:
