@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 MAX_REQUEST_BYTES: Final = 256 * 1024  # an attestation makes about 3 KB
 RATE_LIMIT_S: Final = 60.0  # what the fault names where nothing is said
-WITHOUT_NONCE: Final = "acme_without_nonce"  # on a request whose answer brings none, on purpose
+NONCE: Final = "Replay-Nonce"
 
 _chance = (
     random.SystemRandom()
@@ -103,7 +103,7 @@ class Door:
             _only(request, "GET", "HEAD")
             n = self._unsigned_steps[step] = self._unsigned_steps.get(step, 0) + 1
             fault = self._faults("server", step, None, n)
-            return await self._misbehave(request, fault) or await handler(request)
+            return await self._misbehave(fault, lambda: handler(request))
 
         self._route(app, name, step, unsigned)
 
@@ -160,8 +160,8 @@ class Door:
                     response = await handler(request)
                 except Exception as error:
                     response = _refusal(step, error)
-            if WITHOUT_NONCE not in request:
-                response.headers["Replay-Nonce"] = self.nonces.new()
+            if not response.headers.setdefault(NONCE, self.nonces.new()):
+                del response.headers[NONCE]  # on purpose
             response.headers.add("Link", f'<{self.url(request, "directory")}>;rel="index"')
             response.headers["Cache-Control"] = "no-store"
             return response
@@ -198,7 +198,7 @@ class Door:
         fault = self._faults("server", step, call.signed, self._count(call, step))
         if fault is not None and step in HANDLERS.get(fault.name, ()):
             return await handler(replace(call, fault=fault))
-        return await self._misbehave(call.request, fault) or await handler(call)
+        return await self._misbehave(fault, lambda: handler(call))
 
     def _count(self, call: Call, step: str) -> int:
         """How often this client did this step: an account is a device for all that the server knows."""
@@ -206,23 +206,27 @@ class Door:
         steps[step] = steps.get(step, 0) + 1
         return steps[step]
 
-    async def _misbehave(self, request: web.Request, fault: Action | None) -> web.Response | None:
-        """Do what the fault point asked for; an answer takes the place of the honest one."""
+    async def _misbehave(
+        self, fault: Action | None, honest: Callable[[], Awaitable[web.Response]]
+    ) -> web.Response:
+        """The honest answer, unless the fault point wants another one, or another moment."""
         if fault is None:
-            return None
+            return await honest()
         arguments = fault.arguments
         match fault.name:
             case ServerFault.DELAY:
                 await self._clock.sleep(float(arguments.get("seconds", 1)))
+                return await honest()
             case ServerFault.STATUS:
                 return web.Response(status=int(arguments.get("status", 500)))
             case ServerFault.NO_REPLAY_NONCE:
-                request[WITHOUT_NONCE] = True
+                response = await honest()
+                response.headers[NONCE] = ""
+                return response
             case name if name == ServerFault.PROBLEM or name in PROBLEMS:
                 raise _on_purpose(fault)
             case other:
                 raise ValueError(f"an ACME server has no fault {other!r} at this step")
-        return None
 
 
 def _on_purpose(fault: Action) -> AcmeProblem:
