@@ -239,6 +239,7 @@ async def test_a_fault_point_sees_side_step_message_and_how_often(
         ("server", "device_activation", ActivationRequest, 1),
         ("server", "cloud_configuration", Envelope, 1),
         ("server", "attestation", Envelope, 1),
+        ("server", "attestation_leaf", Facts, 1),
         ("server", "drm_handshake", HandshakeRequest, 2),
     ]
 
