@@ -11,6 +11,7 @@ import pytest
 from cryptography import x509
 from structlog.testing import capture_logs
 
+from certs.attestation_faults import Facts
 from certs.clock import SimulatedClock, SystemClock
 from certs.faults import Action
 from certs.tls import client_context
