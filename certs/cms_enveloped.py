@@ -85,30 +85,37 @@ def public_key(certificate: x509.Certificate) -> object | None:
 
 
 def encrypt(
-    content: bytes, recipients: Sequence[x509.Certificate], cipher: Cipher = "aes128"
+    content: bytes,
+    recipients: Sequence[x509.Certificate],
+    cipher: Cipher = "aes128",
+    *,
+    ber: bool = False,
 ) -> bytes:
-    """A ContentInfo with EnvelopedData that each of `recipients` can open. Raises MalformedMessage for a key not RSA."""
+    """A ContentInfo with EnvelopedData that each of `recipients` can open. Raises MalformedMessage for a key not RSA.
+
+    `ber` writes the outer levels with indefinite lengths and the content constructed, as Apple's portal does.
+    """
     chosen = CIPHERS[cipher]
     key = secrets.token_bytes(chosen.key_size)
     iv = secrets.token_bytes(chosen.block_size)
     context = CipherContext(chosen.new(key), CBC(iv)).encryptor()
     missing = chosen.block_size - len(content) % chosen.block_size
     encrypted = context.update(content + bytes((missing,)) * missing) + context.finalize()
-    return der.sequence(
-        der.oid(ENVELOPED_DATA),
-        der.context(
-            0,
-            der.sequence(
-                der.integer(0),
-                der.set_of(*(_key_transport(recipient, key) for recipient in recipients)),
-                der.sequence(
-                    der.oid(DATA),
-                    der.sequence(der.oid(chosen.oid), der.octet_string(iv)),
-                    der.context(0, encrypted, constructed=False),
-                ),
-            ),
-        ),
+    write = der.indefinite if ber else der.tlv
+    algorithm = der.sequence(der.oid(chosen.oid), der.octet_string(iv))
+    octets = (
+        der.indefinite(0xA0, der.octet_string(encrypted))
+        if ber
+        else der.context(0, encrypted, constructed=False)
     )
+    recipient_infos = der.set_of(*(_key_transport(recipient, key) for recipient in recipients))
+    enveloped = write(
+        der.SEQUENCE,
+        der.integer(0),
+        recipient_infos,
+        write(der.SEQUENCE, der.oid(DATA), algorithm, octets),
+    )
+    return write(der.SEQUENCE, der.oid(ENVELOPED_DATA), write(0xA0, enveloped))
 
 
 def _key_transport(recipient: x509.Certificate, key: bytes) -> bytes:
