@@ -21,6 +21,20 @@ def is_apple_host(host: str) -> bool:
     return any(name == domain or name.endswith(f".{domain}") for domain in APPLE_DOMAINS)
 
 
+def ascii_host(host: str) -> str:
+    """The name that a resolver would look up: full-width letters and other dots become plain ones (IDNA, RFC 3490).
+
+    Raises MalformedMessage for what is no host name.
+    """
+    name = host.rstrip(".")
+    if name.isascii():
+        return name.lower()
+    try:
+        return name.encode("idna").decode("ascii").rstrip(".").lower()
+    except UnicodeError:
+        raise MalformedMessage("host", "a host name", host) from None
+
+
 def is_loopback(host: str) -> bool:
     """True for `localhost` and for the addresses of the loopback range."""
     if host.lower() == "localhost":
@@ -64,7 +78,9 @@ class HostMap:
             tls = scheme != "http"
             if not tls and not is_loopback(target_host):
                 raise MalformedMessage("--map", "plain http only to a loopback address", rule)
-            if is_apple_host(target_host) or (is_apple_host(host) and not is_loopback(target_host)):
+            if is_apple_host(target_host):
+                raise ForbiddenHost(target_host)
+            if is_apple_host(host) and not is_loopback(target_host):
                 raise ForbiddenHost(host)
             parsed[host, port] = Destination(target_host, target_port, tls)
         return cls(parsed)
@@ -72,7 +88,7 @@ class HostMap:
     def resolve(self, url: str) -> Destination:
         """Say where a request for `url` connects. Raises ForbiddenHost for an unmapped Apple name."""
         parts = urlsplit(url)
-        host = (parts.hostname or "").rstrip(".")
+        host = ascii_host(parts.hostname or "")
         if parts.scheme not in DEFAULT_PORTS or not host:
             raise MalformedMessage("URL", "http:// or https:// and a host", url)
         try:
@@ -100,4 +116,4 @@ def _endpoint(text: str, rule: str) -> tuple[str, int | None, str]:
         raise MalformedMessage("--map", "a port from 1 to 65535", rule) from None
     if not host or parts.path or parts.query or parts.username:
         raise MalformedMessage("--map", "HOST[:PORT]", rule)
-    return host.rstrip("."), port, scheme
+    return ascii_host(host), port, scheme

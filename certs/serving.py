@@ -20,6 +20,7 @@ from certs.clock import Clock
 from certs.crl_door import CrlDoor
 from certs.faults import FaultPoint, no_faults
 from certs.folder import CaFolder
+from certs.plain_bodies import plain_bodies
 from certs.scep.server import ScepServer
 
 log = structlog.get_logger()
@@ -89,6 +90,7 @@ class CertsServer:
             shutdown_timeout=SHUTDOWN_TIMEOUT_S,
             max_line_size=MAX_LINE_BYTES,
             max_field_size=MAX_LINE_BYTES,
+            auto_decompress=False,  # see plain_bodies
         )
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
@@ -99,7 +101,7 @@ class CertsServer:
 
     def _app(self) -> web.Application:
         options, folder = self._options, self.folder
-        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app = web.Application(middlewares=[plain_bodies], client_max_size=MAX_BODY_BYTES)
         ScepServer(
             folder.ca,
             folder.ra,

@@ -39,6 +39,7 @@ ORGANIZATION: Final = "Example Hospital"
 SERVER: Final = "mdmserver"
 UNASSIGNED: Final = 2  # devices that belong to the organization but have no profile
 RENAMED: Final = 5  # users who rename their device in Settings
+ISSUERS: Final = {"acme": "MDM ACME CA", "scep": "MDM SCEP CA"}  # of mdmserver
 SMALLEST: Final = UNASSIGNED + 2
 WAVE_TIMEOUT_S: Final = 60.0  # from the pushes to the last device's check-in
 
@@ -105,6 +106,7 @@ class Expectation:
     udid: str
     state: str
     identity: str | None
+    issuer: str | None  # common name of the CA that issues identities of this kind
     name: str | None
     managed: bool
 
@@ -146,11 +148,13 @@ def expect(device: DevicePlan) -> Expectation:
     attested = acme_capable(
         hardware.model.product_type, os_version=hardware.os_version, build=hardware.build
     )
+    identity = ("acme" if attested else "scep") if managed else None
     return Expectation(
         serial=hardware.serial_number,
         udid=hardware.udid,
         state="home" if managed else "not_assigned",
-        identity=("acme" if attested else "scep") if managed else None,
+        identity=identity,
+        issuer=ISSUERS.get(identity or ""),
         name=f"{hardware.device_class}-{hardware.serial_number}" if managed else None,
         managed=managed,
     )
@@ -194,16 +198,22 @@ async def run_demo(options: DemoOptions) -> tuple[DemoReport, bool]:
         report = DemoReport(
             devices=devices,
             steps=run.stats.summary(),
-            renamed_back=sum(named[serial] == expectations[serial].name for serial in renamed),
+            renamed_back=sum(
+                own != expectations[serial].name == named[serial] for serial, own in renamed.items()
+            ),
             removal_denied=denied,
         )
-        as_planned = (
-            all(device["error"] is None for device in devices)
-            and len(devices) == options.devices
-            and report["renamed_back"] == min(RENAMED, options.devices - UNASSIGNED)
-            and denied == 1
-        )
-        return report, as_planned
+        return report, as_planned(report, options.devices)
+
+
+def as_planned(report: DemoReport, devices: int) -> bool:
+    """Whether everything that was to happen to so many devices has happened."""
+    return (
+        len(report["devices"]) == devices
+        and all(device["error"] is None for device in report["devices"])
+        and report["renamed_back"] == min(RENAMED, devices - UNASSIGNED)
+        and report["removal_denied"] == 1
+    )
 
 
 async def _start(
@@ -262,16 +272,17 @@ class _Demo:
             for outcome in enrolled
         ]
 
-    async def rename_some(self, enrolled: list[Outcome]) -> list[str]:
-        """Users give their devices names of their own."""
+    async def rename_some(self, enrolled: list[Outcome]) -> dict[str, str | None]:
+        """Users give their devices names of their own; what each device then calls itself, by serial number."""
+        renamed = {}
         serials = [o.serial for o in enrolled if o.state == "home"][:RENAMED]
         for number, serial in enumerate(serials):
 
             async def act(device: Device, _: Surroundings, number: int = number) -> None:
                 rename(device, f"My device {number + 1}")
 
-            await self._run.runner.act(await self._row(serial), act)
-        return serials
+            renamed[serial] = (await self._run.runner.act(await self._row(serial), act)).name
+        return renamed
 
     async def try_removal(self, enrolled: list[Outcome]) -> int:
         """One user tries to remove the management profile; returns how often that was denied."""
@@ -295,7 +306,7 @@ class _Demo:
         server = await self._ask(outcome.udid) if expected.managed else None
         error = earlier_error or outcome.error
         if error is None:
-            differences = _differences(expected, outcome, server)
+            differences = differences_of(expected, outcome, server)
             error = "; ".join(differences) or None
         facts = server or {}
         return DeviceReport(
@@ -325,12 +336,13 @@ class _Demo:
         return row
 
 
-def _differences(
+def differences_of(
     expected: Expectation, device: Outcome, server: dict[str, Any] | None
 ) -> list[str]:
     """Every way in which a device did not end as planned, one sentence each."""
     wanted: dict[str, object] = {
         "identity": expected.identity,
+        "issuer": expected.issuer,
         "supervised": True if expected.managed else None,
         "locked": True if expected.managed else None,
         "name": expected.name,

@@ -194,6 +194,7 @@ async def json_errors(request: web.Request, handler: Handler) -> web.StreamRespo
     try:
         return await handler(request)
     except MalformedMessage as error:
+        log.warning("admin_refused", path=request.path, status=400, reason=str(error))
         return web.json_response({"error": str(error)}, status=400)
     except AssignmentError as error:
         log.warning("admin_refused", path=request.path, status=error.status, reason=str(error))
@@ -201,6 +202,7 @@ async def json_errors(request: web.Request, handler: Handler) -> web.StreamRespo
     except web.HTTPError as error:
         if error.content_type == "application/json":
             raise
+        log.warning("admin_refused", path=request.path, status=error.status, reason=error.reason)
         return web.json_response(
             {"error": f"{request.method} {request.path}: {error.reason}"},
             status=error.status,

@@ -34,7 +34,11 @@ def answering(clock: Clock) -> Middleware:
     @web.middleware
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path not in OWN_PATHS:
-            return await handler(request)
+            try:
+                return await handler(request)
+            except web.HTTPException as error:
+                log_http_refusal(request, error)
+                raise
         with Handling(clock) as handling:
             response: web.StreamResponse
             try:
@@ -42,7 +46,10 @@ def answering(clock: Clock) -> Middleware:
             except Misbehaved as fault:
                 handling.drop |= fault.response is None
                 response = fault.response or web.Response()
-            except (web.HTTPException, asyncio.CancelledError):
+            except asyncio.CancelledError:
+                raise
+            except web.HTTPException as error:
+                log_http_refusal(request, error)
                 raise
             except Exception as error:
                 response = refusal(request, error)
@@ -51,6 +58,18 @@ def answering(clock: Clock) -> Middleware:
             return response
 
     return answer
+
+
+def log_http_refusal(request: web.Request, error: web.HTTPException) -> None:
+    """The one line of an answer that HTTP itself demands: no such path, method or room."""
+    log.warning(
+        "refused",
+        method=request.method,
+        path=request.path[:200],
+        status=error.status,
+        reason=error.reason,
+        remote=request.remote,
+    )
 
 
 def refusal(request: web.Request, error: Exception) -> web.Response:

@@ -26,6 +26,7 @@ from certs.faults import FaultPoint, no_faults
 from certs.handshake import LoggedHandshake
 from certs.identity import Identity
 from certs.keys import generate
+from certs.plain_bodies import plain_bodies
 from certs.scep.server import ScepServer
 from emulator.config import MAX_BODY_BYTES, SHUTDOWN_TIMEOUT_S
 from mdmserver.ade import AdeDoor
@@ -279,7 +280,9 @@ class MdmServer:
         )
         self.enforcement = Enforcement(settings, store, profiles, clock=clock)
         self.sessions = Sessions(store, self.enforcement, clock)
-        app = web.Application(middlewares=[answering(clock)], client_max_size=MAX_BODY_BYTES)
+        app = web.Application(
+            middlewares=[plain_bodies, answering(clock)], client_max_size=MAX_BODY_BYTES
+        )
         AdeDoor(
             settings,
             store,
@@ -320,7 +323,7 @@ class MdmServer:
         names = {self.settings.admin_host, "localhost", "127.0.0.1"} - set(WILDCARDS)
         hosts = {f"{_in_url(name)}:{port}" for name in names}
         app = web.Application(
-            middlewares=[json_errors, admin_middleware(self.token, lambda: hosts)],
+            middlewares=[plain_bodies, json_errors, admin_middleware(self.token, lambda: hosts)],
             client_max_size=MAX_BODY_BYTES,
         )
         AdminDoor(
@@ -349,6 +352,7 @@ class MdmServer:
             shutdown_timeout=SHUTDOWN_TIMEOUT_S,
             max_line_size=MAX_HEADER_BYTES,
             max_field_size=MAX_HEADER_BYTES,
+            auto_decompress=False,  # see plain_bodies
         )
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from certs.logs import log_to_stderr
 from mdmserver import token_cli
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve until Ctrl-C."""
-    _set_up_logging()
+    log_to_stderr()
     from emulator.errors import ConfigurationError
 
     overrides: dict[str, Any] = {
@@ -106,7 +107,7 @@ def roll_over(
     ] = None,
 ) -> None:
     """Give device identities a new CA from the next start on; devices of the old one stay accepted."""
-    _set_up_logging()
+    log_to_stderr()
     from certs.clock import SystemClock
     from certs.errors import CertsError
     from emulator.errors import ConfigurationError
@@ -181,15 +182,6 @@ async def _serve(
         typer.echo(f"TLS root         {state / 'authority' / 'tls' / 'certificate.pem'}")
         sys.stdout.flush()
         await stop.wait()
-
-
-def _set_up_logging() -> None:
-    import structlog
-
-    structlog.configure(
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger("info"),
-    )
 
 
 def main() -> None:

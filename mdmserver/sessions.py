@@ -80,8 +80,8 @@ class Sessions:
             if response.status is not Status.IDLE:
                 await self._answered(session, device, response, raw)
             body = await self._next(session, device)
-            if body is None:
-                del self._open[device.udid]
+            if body is None and self._open.get(device.udid) is session:
+                del self._open[device.udid]  # else a CheckOut or a new life was quicker
             return body
 
     def forget(self, udid: str) -> None:

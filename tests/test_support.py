@@ -29,6 +29,21 @@ def test_an_unmapped_apple_host_is_refused() -> None:
         HostMap().resolve("https://albert.apple.com/deviceservices/drmHandshake")
 
 
+@pytest.mark.parametrize(
+    "host", ["gdmf.\uff41pple.com", "gdmf.apple\u3002com", "\u24d0pple.com", "GDMF.APPLE.COM."]
+)
+def test_an_apple_name_in_disguise_is_refused(host: str) -> None:
+    with pytest.raises(ForbiddenHost, match="apple.com"):
+        HostMap().resolve(f"https://{host}/x")
+    with pytest.raises(ForbiddenHost, match="apple.com"):
+        HostMap.parse([f"mdm.example.org={host}:443"])
+
+
+def test_no_rule_leads_to_apple() -> None:
+    with pytest.raises(ForbiddenHost, match="albert.apple.com is a real"):
+        HostMap.parse(["mdm.example.org=albert.apple.com:443"])
+
+
 def test_an_apple_host_may_be_mapped_only_to_loopback() -> None:
     with pytest.raises(ForbiddenHost):
         HostMap.parse(["albert.apple.com=10.1.2.3:443"])

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from certs.cli.input import log_to_stderr, stop
+from certs.cli.input import stop
+from certs.logs import log_to_stderr
 
 DEFAULT_FOLDER = Path("mdm-ca")
 DEFAULT_NAME = "MDM Test CA"

@@ -1,6 +1,5 @@
 """What commands read: files, passwords, certificates; and how they stop when that cannot be used."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -45,12 +44,3 @@ def read_certificates(paths: "list[Path] | None") -> "list[x509.Certificate]":
         except ValueError:
             stop(f"{path}: holds no certificate in PEM")
     return found
-
-
-def log_to_stderr() -> None:
-    import structlog
-
-    structlog.configure(
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger("info"),
-    )

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from certs.cli.init import DEFAULT_FOLDER, DEFAULT_HOSTS, DEFAULT_NAME
-from certs.cli.input import log_to_stderr, read_certificates, read_secret, stop
+from certs.cli.input import read_certificates, read_secret, stop
+from certs.logs import log_to_stderr
 
 if TYPE_CHECKING:
     from certs.folder import CaFolder

@@ -17,6 +17,7 @@ from aiohttp.typedefs import Handler
 from certs.admin_guard import admin_middleware
 from certs.clock import Clock
 from certs.errors import MalformedMessage
+from certs.plain_bodies import plain_bodies
 from emulator.apple import portal
 from emulator.apple.pki import SimPKI
 from emulator.apple.portal import Portal, serial_number
@@ -68,7 +69,9 @@ class Admin:
                 return await handler(request)
             return await guard(request, handler)
 
-        app = web.Application(middlewares=[guarded, self._errors], client_max_size=MAX_BODY_BYTES)
+        app = web.Application(
+            middlewares=[plain_bodies, guarded, self._errors], client_max_size=MAX_BODY_BYTES
+        )
         app.add_routes(
             [
                 web.get(HEALTH_PATH, self.healthz),

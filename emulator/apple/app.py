@@ -15,6 +15,7 @@ from aiohttp.typedefs import Handler
 from certs.clock import Clock
 from certs.faults import FaultPoint, no_faults
 from certs.identity import Identity
+from certs.plain_bodies import plain_bodies
 from certs.tls import server_context
 from emulator.apple.activation import ActivationMode, ActivationSettings
 from emulator.apple.admin import Admin
@@ -151,7 +152,9 @@ class AppleServices:
         log.info("apple_services_stopped", url=self.url)
 
     def _services(self) -> web.Application:
-        app = web.Application(middlewares=[self._guarded], client_max_size=MAX_BODY_BYTES)
+        app = web.Application(
+            middlewares=[plain_bodies, self._guarded], client_max_size=MAX_BODY_BYTES
+        )
         self.push.add_device_routes(app, self.token, lambda: set(self._names))
         services = DeviceServices(
             self.pki,
@@ -201,7 +204,12 @@ class AppleServices:
         context: ssl.SSLContext | None = None,
     ) -> int:
         """Serve `app` and return the port it got."""
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            shutdown_timeout=SHUTDOWN_TIMEOUT_S,
+            auto_decompress=False,  # see plain_bodies
+        )
         await runner.setup()
         self._runners.append(runner)
         await web.TCPSite(runner, host, port, ssl_context=context).start()

@@ -183,15 +183,30 @@ def check_in(
     log_to_stderr(level)
 
     async def work() -> "tuple[list[Outcome], dict[str, StepSummary]]":
+        from dataclasses import replace
+
+        from emulator.device.state import MANAGED
+        from emulator.errors import PeerRefused
         from emulator.fleet.progress import Shown
         from emulator.fleet.run import FleetRun
 
+        managed = {place.name for place in MANAGED}
         async with FleetRun(None, run_options(state, maps, ca, concurrency)) as opened:
             rows = await opened.select(serials or [])
+            enrolled = {row.serial for row in rows if row.state in managed}
+            if not enrolled:
+                raise PeerRefused("check-in", "none of these devices is enrolled")
             with Shown("check in", len(rows)) as progress:
                 outcomes = await opened.runner.check_in(rows, progress)
             if rounds > 1:
                 outcomes = await opened.runner.keep_checking_in(rows, every, rounds - 1)
+            if serials:  # whoever was named should have checked in
+                outcomes = [
+                    outcome
+                    if outcome.serial in enrolled
+                    else replace(outcome, error=outcome.error or "is not enrolled")
+                    for outcome in outcomes
+                ]
             return outcomes, opened.stats.summary()
 
     outcomes, steps = run(work())

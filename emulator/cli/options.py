@@ -146,22 +146,9 @@ def refuse(text: str) -> NoReturn:
 def log_to_stderr(level: str) -> None:
     import logging
 
-    import structlog
+    from certs import logs
 
     number = logging.getLevelNamesMapping().get(level.upper())
     if number is None:
         refuse(f"--log {level}: expected debug, info, warning or error")
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(),
-                # Locals of a frame may hold keys and challenges.
-                exception_formatter=structlog.dev.plain_traceback,
-            ),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    logs.log_to_stderr(number)

@@ -236,4 +236,4 @@ def _fail(device: Device, error: EmulatorError) -> None:
     roll_back(device)
     device.failure = Failure(step=step, reason=str(error), retry=retry)
     device.apply(Event.STEP_FAILED)
-    log.warning("setup_failed", step=step, error=str(error), **device.facts())
+    log.info("setup_failed", step=step, error=str(error), **device.facts())

@@ -252,6 +252,9 @@ def validate(content: object, *, source: str) -> FleetFile:
     return settings_file.validate(content, FleetFile, source=source)
 
 
+MISTAKES_LOOKED_FOR: Final = 100  # devices of one group
+
+
 def plan(fleet: FleetFile) -> list[DevicePlan]:
     """Every device of the fleet in order. Raises ConfigurationError with every combination that cannot exist."""
     plans: list[DevicePlan] = []
@@ -262,9 +265,10 @@ def plan(fleet: FleetFile) -> list[DevicePlan]:
             try:
                 plans.append(_device(fleet, group, member, position))
             except ConfigurationError as error:
-                mistakes += [f"groups.{number}: {text}" for text in error.mistakes]
-                position += group.count - member
-                break
+                found = (f"groups.{number}: {text}" for text in error.mistakes)
+                mistakes += [mistake for mistake in found if mistake not in mistakes]
+                if member > MISTAKES_LOOKED_FOR:
+                    break  # a large group repeats itself
             position += 1
     if mistakes:
         raise ConfigurationError(fleet.name, mistakes)

@@ -37,6 +37,7 @@ from emulator.errors import ConfigurationError
 from emulator.fleet.admin_client import AdminClient
 from emulator.fleet.courier import Courier, LocalCourier, SocketCourier
 from emulator.fleet.fleet import DevicePlan, FleetFile, plan
+from emulator.fleet.preflight import preflight
 from emulator.fleet.provision import FactoryKeys, assign, register
 from emulator.fleet.runner import DEFAULT_CONCURRENCY, Outcome, Runner, describe
 from emulator.fleet.spells import run_spells
@@ -99,6 +100,8 @@ class FleetRun:
         path = options.state / STORE_NAME
         if self._given is None and not path.exists():
             raise ConfigurationError(str(path), ["does not exist: enroll a fleet first"])
+        if self._given is not None:
+            preflight(self._given)  # before anything is written
         self.store = await self._stack.enter_async_context(FleetStore(path))
         self.fleet = self._given or await self._remembered()
         self.keys: KeySource = KeyPool() if self.fleet.keys == "pool" else FreshKeys()

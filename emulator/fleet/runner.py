@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
+from certs.names import common_name
 from certs.transport import Timing
 from emulator.device.device import Device
 from emulator.device.session import check_in
@@ -44,6 +45,7 @@ class Outcome:
     supervised: bool | None  # None while unmanaged
     locked: bool | None
     name: str | None
+    issuer: str | None = None  # common name of the identity's issuer, while enrolled
     error: str | None = None
 
     @property
@@ -221,6 +223,7 @@ def describe(device: Device, now: datetime) -> Outcome:
         supervised=None if enrollment is None else device.supervised,
         locked=None if enrollment is None else device.locked and not device.is_provisional(now),
         name=None if enrollment is None else device.name,
+        issuer=None if device.identity is None else common_name(device.identity.certificate.issuer),
     )
 
 

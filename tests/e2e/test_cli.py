@@ -11,6 +11,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from emulator.cli import app
+from emulator.fleet.run import FleetRun
 from tests.e2e.conftest import Road
 
 
@@ -77,6 +78,30 @@ def test_all_three_mistakes_of_a_fleet_file_are_told_at_once(tmp_path: Path) -> 
     for place in ("seed", "colour", "groups.0.count"):
         assert f"  {place}: " in result.stderr
     assert not (tmp_path / "state").exists()
+
+
+def test_what_only_the_whole_file_shows_is_told_at_once_and_nothing_is_written(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "fleet.yaml"
+    file.write_text(
+        'enroll_url: "ftp://x"\ngroups:\n'
+        '  - {os_version: ["3.1", "99.9"], count: 2}\n'
+        "  - {organization: Nobody}\n"
+    )
+    result = invoke("enroll", file, "--state", tmp_path / "state")
+    assert result.exit_code == 2
+    for words in ("3.1", "99.9", "enroll_url: expected https://", "no 'Nobody'"):
+        assert words in result.stderr
+    assert not (tmp_path / "state").exists()
+
+
+async def test_a_check_in_of_devices_that_are_not_enrolled_is_no_success(road: Road) -> None:
+    async with FleetRun(road.fleet(1), road.options()) as opened:
+        await opened.remember()
+        await opened.manufacture()
+    code, _, err = await cli("check-in", "--state", road.folder / "fleet", "--ca", road.ca_file())
+    assert (code, "none of these devices is enrolled" in err) == (1, True)
 
 
 @pytest.mark.parametrize(

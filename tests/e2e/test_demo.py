@@ -11,6 +11,8 @@ from certs.faults import Action
 from emulator import demo
 from emulator.cli import app
 from emulator.fleet import fleet as fleet_file
+from emulator.fleet.runner import Outcome
+from mdmserver.enforcement import Enforcement
 
 
 def run(*arguments: str) -> tuple[int, demo.DemoReport]:
@@ -87,6 +89,70 @@ def test_a_server_that_does_not_name_devices_back_makes_the_demo_fail(
     code, report = run()
     assert code == 1
     assert any(device["error"] for device in report["devices"])
+
+
+def test_a_server_that_names_nobody_makes_the_demo_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Enforcement, "name_of", lambda self, device: None)
+    code, report = run()
+    assert (code, report["renamed_back"]) == (1, 0)
+    assert all("name" in str(device["error"]) for device in report["devices"][:6])
+
+
+def test_a_user_who_renames_nothing_makes_the_demo_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "rename", lambda device, name: None)
+    code, report = run()
+    assert (code, report["renamed_back"]) == (1, 0)
+
+
+def test_a_removal_that_is_not_denied_makes_the_demo_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def allowed(*_: object) -> None:
+        pass
+
+    monkeypatch.setattr(demo, "remove_profile", allowed)
+    code, report = run()
+    assert (code, report["removal_denied"]) == (1, 0)
+
+
+RIGHT = {
+    "state": "home",
+    "identity": "acme",
+    "issuer": "MDM ACME CA",
+    "supervised": True,
+    "locked": True,
+    "name": "iPhone-SIM1",
+}
+EXPECTED = demo.Expectation(
+    serial="SIM1",
+    udid="U1",
+    state="home",
+    identity="acme",
+    issuer="MDM ACME CA",
+    name="iPhone-SIM1",
+    managed=True,
+)
+AT_SERVER = RIGHT | {"state": "enrolled", "expected_name": "iPhone-SIM1"}
+
+
+def outcome(**changes: object) -> Outcome:
+    facts = {"serial": "SIM1", "udid": "U1", "model": "iPhone14,5", "os_version": "18.1"}
+    return Outcome(**(facts | RIGHT | changes))  # type: ignore[arg-type]
+
+
+def test_a_device_as_planned_differs_in_nothing() -> None:
+    assert demo.differences_of(EXPECTED, outcome(), AT_SERVER) == []
+
+
+@pytest.mark.parametrize("key", RIGHT)
+def test_whatever_a_device_says_wrong_is_a_difference(key: str) -> None:
+    (found,) = demo.differences_of(EXPECTED, outcome(**{key: "wrong"}), AT_SERVER)
+    assert found.startswith("the device ")
+    assert "wrong" in found
+
+
+@pytest.mark.parametrize("key", AT_SERVER)
+def test_whatever_the_server_says_wrong_is_a_difference(key: str) -> None:
+    (found,) = demo.differences_of(EXPECTED, outcome(), AT_SERVER | {key: "wrong"})
+    assert found.startswith(f"the server says {key} is 'wrong'")
 
 
 def test_too_few_devices_are_a_usage_error() -> None:

@@ -1,5 +1,6 @@
 """The fleet file: who the devices are, and every mistake at once."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,11 @@ def test_a_clock_skew_that_makes_no_sense_is_a_mistake(written: object) -> None:
     content = {"behaviour": {"clock_skew_s": written}, "groups": [{"count": 1}]}
     with pytest.raises(ConfigurationError, match="behaviour.clock_skew_s"):
         fleet_file.validate(content, source="test")
+
+
+def test_the_fleet_files_of_the_readme_are_fleet_files() -> None:
+    readme = Path(__file__).resolve().parents[3] / "README.md"
+    blocks = re.findall(r"```yaml\n(.*?)```", readme.read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        assert fleet_file.plan(read(block))
