@@ -106,7 +106,16 @@ def write(file: Path, text: str) -> None:
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run on uvloop where it is installed."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.get_loop().set_exception_handler(_outside_of_tasks)
         return runner.run(work)
+
+
+def _outside_of_tasks(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Say what went wrong outside of any task, but for uvloop's complaint of TLS bytes for a connection just closed."""
+    error = context.get("exception")
+    if isinstance(error, RuntimeError) and "the handler is closed" in str(error):
+        return
+    loop.default_exception_handler(context)
 
 
 class Commands(TyperGroup):
