@@ -5,6 +5,8 @@
 
 import hmac
 from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
 from typing import Protocol
 
 from cryptography import x509
@@ -31,6 +33,45 @@ class ChallengeVerifier(Protocol):
 
     async def issued(self, grant: Grant, certificate: x509.Certificate) -> None:
         """The certificate exists now: a one-time challenge ends here."""
+        ...
+
+
+class Decision(Enum):
+    """What becomes of a request that somebody has to look at."""
+
+    WAIT = "wait"
+    APPROVE = "approve"
+    DENY = "deny"
+
+
+@dataclass(slots=True, kw_only=True)
+class WaitingRequest:
+    """A SCEP request with a good challenge, which the client polls for."""
+
+    transaction_id: str
+    request: CertificateRequest
+    since: datetime
+    polls: int = 0  # CertPolls so far
+    held_for: int = 0  # polls that a fault leaves undecided, whatever the Approval says
+
+
+class Approval(Protocol):
+    """Decides on SCEP requests that have a good challenge; without one they are all approved."""
+
+    async def decide(self, waiting: WaitingRequest) -> Decision:
+        """Asked when the request comes, and again at each poll while the answer is WAIT."""
+        ...
+
+
+class RenewalVerifier(Protocol):
+    """Judges SCEP RenewalReqs, whose signer the server found to be a good certificate of its own CA."""
+
+    async def renew(self, certificate: x509.Certificate, request: CertificateRequest) -> Grant:
+        """Say for whom `certificate` stands. Raises ChallengeRefused."""
+        ...
+
+    async def issued(self, grant: Grant, certificate: x509.Certificate) -> None:
+        """The successor exists now. Raises ChallengeRefused; the successor is revoked then."""
         ...
 
 
@@ -65,6 +106,19 @@ class StaticChallenge:
         ):
             raise ChallengeRefused("the challenge password is wrong")
         return Grant(reference=request.common_name or "")
+
+    async def issued(self, grant: Grant, certificate: x509.Certificate) -> None:
+        self.issued_to.append(certificate)
+
+
+@dataclass(slots=True)
+class AnyHolder:
+    """Whoever has a good certificate may renew it."""
+
+    issued_to: list[x509.Certificate] = field(default_factory=list)
+
+    async def renew(self, certificate: x509.Certificate, request: CertificateRequest) -> Grant:
+        return Grant(reference=f"{certificate.serial_number:x}")
 
     async def issued(self, grant: Grant, certificate: x509.Certificate) -> None:
         self.issued_to.append(certificate)

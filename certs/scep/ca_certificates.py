@@ -93,6 +93,13 @@ class CaCertificates:
             names.text(signer.subject), "signed the CertRep, and GetCACert does not know it"
         )
 
+    def check_ca(self, signer: x509.Certificate) -> None:
+        """Only a CA among these may say who comes after it. Raises UntrustedCertificate."""
+        if signer not in self.certificates or not _is_ca(signer):
+            raise UntrustedCertificate(
+                names.text(signer.subject), "signed GetNextCACert and is no CA of GetCACert"
+            )
+
 
 def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
     try:

@@ -97,22 +97,32 @@ class ScepClient:
         Raises ScepFailure (the server said no, or never decided), InsufficientCapabilities, UntrustedCertificate,
         MalformedMessage, InvalidSignature, CannotDecrypt, UnexpectedAnswer or TransportError.
         """
+        return await self._enroll(key, csr_der, None)
+
+    async def renew(
+        self, current: Identity, key: rsa.RSAPrivateKey, csr_der: bytes
+    ) -> tuple[x509.Certificate, ...]:
+        """The successor of `current`, whose key signs for it (RFC 8894, section 3.3.1.2). Raises as `enroll`.
+
+        A server without `Renewal` gets an UpdateReq if it has that, else a PKCSReq, whose CSR needs a challenge.
+        """
+        return await self._enroll(key, csr_der, current)
+
+    async def _enroll(
+        self, key: rsa.RSAPrivateKey, csr_der: bytes, current: Identity | None
+    ) -> tuple[x509.Certificate, ...]:
         ca = await self.get_ca_cert()
         capabilities = self._capabilities or await self.get_ca_caps()
         # iOS refuses insufficient capabilities before it sends anything.
         digest, cipher = capabilities.digest(), capabilities.cipher()
         csr_der = self._misbehave(key, csr_der)
         request = csr.decode(csr_der)
+        signer = current or await self._message_signer(key, request.subject)
         enrollment = _Enrollment(
-            ca,
-            capabilities.post,
-            digest,
-            cipher,
-            key,
-            await self._message_signer(key, request.subject),
-            transaction_id(key.public_key()),
+            ca, capabilities.post, digest, cipher, key, signer, transaction_id(key.public_key())
         )
-        reply, issued = await self._ask(enrollment, MessageType.PKCS_REQ, csr_der)
+        first = MessageType.PKCS_REQ if current is None else capabilities.renewal
+        reply, issued = await self._ask(enrollment, first, csr_der)
         poll = issuer_and_subject(ca.issuer_der, request.subject.public_bytes())
         for attempt in range(self._retries):
             if reply.status is not PkiStatus.PENDING:
@@ -131,6 +141,18 @@ class ScepClient:
         if self._ca_fingerprint is not None:
             ca.check_fingerprint(self._ca_fingerprint)
         return ca
+
+    async def get_next_ca_cert(self) -> CaCertificates:
+        """GetNextCACert: what takes over, signed by the CA of today (RFC 8894, section 4.7).
+
+        Raises UnexpectedAnswer where there is none, UntrustedCertificate, MalformedMessage or InvalidSignature.
+        """
+        ca = await self.get_ca_cert()
+        name = quote(self._name or "", safe="")
+        body = _body(await self._get("GetNextCACert", "get_next_ca_cert", name))
+        signed = cms.decode_signed(body)
+        ca.check_ca(cms.verify_signed(signed, candidates=ca.certificates))
+        return CaCertificates.decode(signed.content or b"")
 
     async def get_ca_caps(self) -> Capabilities:
         """GetCACaps; an HTTP error or a web page means a server that does not know it."""

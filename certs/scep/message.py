@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, Self, TypeVar
+from typing import Final, Self, TypedDict, TypeVar
 
 from cryptography import x509
 
@@ -21,6 +21,7 @@ from certs.identity import Identity
 PKI_MESSAGE: Final = "application/x-pki-message"
 CA_CERTIFICATE: Final = "application/x-x509-ca-cert"
 CA_RA_CERTIFICATES: Final = "application/x-x509-ca-ra-cert"
+NEXT_CA_CERTIFICATE: Final = "application/x-x509-next-ca-cert"
 
 MESSAGE_TYPE: Final = "2.16.840.1.113733.1.9.2"
 PKI_STATUS: Final = "2.16.840.1.113733.1.9.3"
@@ -101,6 +102,16 @@ class Capabilities:
     def post(self) -> bool:
         return self.supports("POSTPKIOperation")
 
+    @property
+    def renewal(self) -> MessageType:
+        """What a renewal is sent as: macOS sends a PKCSReq to a server that advertises none."""
+        if self.supports("Renewal"):
+            return MessageType.RENEWAL_REQ
+        return MessageType.UPDATE_REQ if self.supports("Update") else MessageType.PKCS_REQ
+
+    def with_keywords(self, *keywords: str) -> "Capabilities":
+        return Capabilities((*self.keywords, *keywords))
+
     def cipher(self) -> Cipher:
         """AES-128 where offered, else 3DES. Raises InsufficientCapabilities."""
         if self.supports("AES"):
@@ -119,7 +130,7 @@ class Capabilities:
 
 # What a client assumes of a server that does not know GetCACaps (certificates.md 1.2).
 LEGACY: Final = Capabilities(("DES3", "SHA-1"))
-# No `Renewal`: RenewalReq is refused. Without SHA-384, strongSwan 5.9.8 takes AES and SHA-256 for unsupported.
+# A server adds `Renewal` and `GetNextCACert` where it has them. Without SHA-384, strongSwan 5.9.8 takes AES and SHA-256 for unsupported.
 ADVERTISED: Final = Capabilities(
     ("AES", "DES3", "SHA-1", "SHA-256", "SHA-384", "SHA-512", "POSTPKIOperation", "SCEPStandard")
 )
@@ -295,6 +306,17 @@ class CertRep:
             return cms.decode_certs_only(plaintext)
         except MalformedMessage:
             raise CannotDecrypt("CertRep") from None
+
+
+class ReplyFrame(TypedDict):
+    """What every CertRep has: the keyword arguments that the three encoders share."""
+
+    transaction_id: str
+    sender_nonce: bytes
+    recipient_nonce: bytes
+    signer: Identity
+    digest: str
+    signing_time: datetime | None
 
 
 def encode_success(

@@ -1,10 +1,12 @@
-"""What a SCEP server remembers of the requests it answered, so that one sent again does not issue twice.
+"""What a SCEP server remembers of requests: those that wait, and the answers of the last hour.
 
-The key is (transactionID, digest of the public key): another key under a known transactionID is another transaction
-and never sees the first one's certificate (certificates.md 1.7, 1.9).
+So one sent again does not issue twice, and a poll finds its request. The key is (transactionID, digest of the public
+key): another key under a known transactionID is another transaction and never sees the first one's certificate
+(certificates.md 1.7, 1.9). A poll holds no key; it belongs to whoever signed the request.
 """
 
 import asyncio
+import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
@@ -12,42 +14,83 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
 
+from certs.authorize import WaitingRequest
 from certs.clock import Clock
+from certs.errors import ScepFailure
+from certs.keys import PublicKey, spki_der
 
 REMEMBERED_FOR: Final = timedelta(hours=1)
+WAITING_FOR: Final = timedelta(days=1)  # longer than any client polls
 MAX_REMEMBERED: Final = 100_000
+MAX_WAITING: Final = 10_000
 
 TransactionKey = tuple[str, bytes]
+Answer = x509.Certificate | ScepFailure
+
+
+def key_of(transaction_id: str, public_key: PublicKey) -> TransactionKey:
+    return transaction_id, hashlib.sha256(spki_der(public_key)).digest()
 
 
 class Transactions:
-    """Certificates issued within the last hour, by transaction."""
+    """By transaction: requests that wait for a decision, and answers given within the last hour."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._issued: OrderedDict[TransactionKey, tuple[datetime, x509.Certificate]] = OrderedDict()
+        self._answered: OrderedDict[TransactionKey, tuple[datetime, Answer]] = OrderedDict()
+        self._waiting: OrderedDict[TransactionKey, WaitingRequest] = OrderedDict()
+        self._signers: OrderedDict[TransactionKey, TransactionKey] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._issued)
+        return len(self._answered) + len(self._waiting)
 
     def certificate(self, key: TransactionKey) -> x509.Certificate | None:
+        """What was issued to it. Raises the ScepFailure with which a waiting request ended."""
         self._forget_old()
-        found = self._issued.get(key)
-        return None if found is None else found[1]
+        found = self._answered.get(key)
+        if found is None:
+            return None
+        if isinstance(found[1], ScepFailure):
+            raise ScepFailure(found[1].fail_info, found[1].text)
+        return found[1]
 
-    def remember(self, key: TransactionKey, certificate: x509.Certificate) -> None:
-        self._issued[key] = (self._clock.now(), certificate)
+    def remember(self, key: TransactionKey, answer: Answer) -> None:
+        """The decision, kept for an hour from now; the transaction waits no longer."""
+        self._waiting.pop(key, None)
+        self._answered[key] = (self._clock.now(), answer)
         self._forget_old()
+
+    def waiting(self, key: TransactionKey) -> WaitingRequest | None:
+        self._forget_old()
+        return self._waiting.get(key)
+
+    def wait(self, key: TransactionKey, request: WaitingRequest, signer: rsa.RSAPublicKey) -> None:
+        """Keep it until it is decided; polls for it are signed by `signer`."""
+        self._waiting[key] = request
+        self._signers[key_of(request.transaction_id, signer)] = key
+        if len(self._signers) > MAX_REMEMBERED:
+            self._signers.popitem(last=False)
+        self._forget_old()
+
+    def polled(self, transaction_id: str, signer: rsa.RSAPublicKey) -> TransactionKey | None:
+        """The transaction that a poll is about."""
+        return self._signers.get(key_of(transaction_id, signer))
 
     def _forget_old(self) -> None:
         """Oldest first, as they were put in."""
-        limit = self._clock.now() - REMEMBERED_FOR
-        while self._issued:
-            key, (moment, _) = next(iter(self._issued.items()))
-            if moment >= limit and len(self._issued) <= MAX_REMEMBERED:
-                return
-            del self._issued[key]
+        now = self._clock.now()
+        while self._answered:
+            key, (moment, _) = next(iter(self._answered.items()))
+            if moment >= now - REMEMBERED_FOR and len(self._answered) <= MAX_REMEMBERED:
+                break
+            del self._answered[key]
+        while self._waiting:
+            key, request = next(iter(self._waiting.items()))
+            if request.since >= now - WAITING_FOR and len(self._waiting) <= MAX_WAITING:
+                break
+            del self._waiting[key]
 
 
 class Turns:

@@ -377,7 +377,7 @@ async def test_an_empty_and_a_non_ascii_subject_enroll() -> None:
             name = names.from_subject(subject)
             request = csr.build(KEY, name, challenge=CHALLENGE)
             transaction = scep.client(signer="same-key")
-            scep.server._transactions._issued.clear()
+            scep.server._issuance.transactions._answered.clear()
             leaf, *_ = await transaction.enroll(KEY, request)
             assert leaf.subject == name
 

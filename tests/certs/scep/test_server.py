@@ -18,7 +18,8 @@ from certs.errors import CannotDecrypt
 from certs.identity import Identity
 from certs.scep import message as scep
 from certs.scep.message import CertRep, PkiStatus
-from certs.scep.server import UNREADABLE, decode_get_message, raw_query
+from certs.scep.opening import UNREADABLE
+from certs.scep.server import decode_get_message, raw_query
 from tests.certs.scep.support import (
     CHALLENGE,
     Door,
@@ -160,7 +161,6 @@ async def test_a_ca_without_ra_gives_its_certificate_alone() -> None:
     [
         ("", "unknown operation"),
         ("?operation=", "unknown operation"),
-        ("?operation=GetNextCACert", "unknown operation"),
         ("?operation=PKIOperation", "a pkiMessage in base64, got 'nothing'"),
         ("?operation=PKIOperation&message=A", "base64"),
         ("?operation=PKIOperation&message=%21%21%21%21", "base64"),
@@ -234,7 +234,7 @@ async def test_several_recipients_and_another_signer_are_fine() -> None:
         assert reply.status is PkiStatus.SUCCESS
 
 
-@pytest.mark.parametrize("message_type", ["17", "18", "20", "21", "22", "3", "99", "x"])
+@pytest.mark.parametrize("message_type", ["3", "99", "x"])
 async def test_another_message_type_is_bad_request(message_type: str) -> None:
     async with door() as scep_door:
         fail_info, text = await refused(scep_door, pkcs_req(scep_door, message_type=message_type))
@@ -432,8 +432,8 @@ async def test_memory_of_transactions_is_bounded(monkeypatch: pytest.MonkeyPatch
     async with door() as scep_door:
         for transaction in ("A", "B", "C", "D"):
             await post(scep_door, pkcs_req(scep_door, transaction_id=transaction))
-        assert len(scep_door.server._transactions) == 2
-        assert scep_door.server._turns._locks == {}
+        assert len(scep_door.server._issuance.transactions) == 2
+        assert scep_door.server._issuance._turns._locks == {}
 
 
 async def test_the_served_chain_of_an_intermediate_leads_the_device_to_the_root() -> None:
