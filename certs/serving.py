@@ -14,6 +14,8 @@ from aiohttp import web
 from cryptography import x509
 
 from certs import tls
+from certs.acme.http01 import LoopbackFetcher
+from certs.acme.policy import AcmePolicy
 from certs.acme.server import AcmeServer
 from certs.authorize import ChallengeVerifier, DeviceAuthorizer
 from certs.clock import Clock
@@ -41,6 +43,7 @@ class ServeOptions:
     attestation_roots: tuple[x509.Certificate, ...] = ()
     allow_unattested: bool = False
     certificate_days: float = 365
+    acme: AcmePolicy = AcmePolicy(http01=LoopbackFetcher())
     host: str = "127.0.0.1"
     port: int = 0
     https_port: int = 0
@@ -118,6 +121,7 @@ class CertsServer:
             allow_unattested=options.allow_unattested,
             faults=options.faults,
             certificate_days=options.certificate_days,
+            policy=options.acme,
         ).add_routes(app, ACME_PATH)
         lists = CrlDoor(dict(folder.generations.labelled()))
         lists.publish(self.url)

@@ -44,12 +44,22 @@ def serve(
     allow_unattested: Annotated[
         bool, typer.Option("--allow-unattested", help="ACME takes devices that do not attest.")
     ] = False,
+    http01_port: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Where on loopback ACME looks for the proof of a DNS name; 0 refuses such orders.",
+        ),
+    ] = 80,
     days: Annotated[float, typer.Option(min=0, help="How long certificates are valid.")] = 365,
 ) -> None:
     """Serve SCEP, ACME and the revocation list of a CA folder until Ctrl-C."""
     import asyncio
 
     from certs import devices_file
+    from certs.acme.http01 import LoopbackFetcher
+    from certs.acme.policy import AcmePolicy
     from certs.authorize import StaticChallenge
     from certs.clock import SystemClock
     from certs.errors import CertsError
@@ -69,6 +79,7 @@ def serve(
             attestation_roots=tuple(read_certificates(attestation_root)),
             allow_unattested=allow_unattested,
             certificate_days=days,
+            acme=AcmePolicy(http01=LoopbackFetcher(http01_port) if http01_port else None),
             host=host,
             port=port,
             https_port=https_port,

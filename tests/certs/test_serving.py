@@ -18,6 +18,8 @@ from typer.testing import CliRunner
 
 from certs import crl, csr, names
 from certs.acme.client import AcmeClient
+from certs.acme.http01 import LoopbackFetcher
+from certs.acme.policy import AcmePolicy
 from certs.attestation import AttestationAuthority
 from certs.authorize import StaticChallenge
 from certs.cli import app
@@ -29,6 +31,7 @@ from certs.keys import FreshKeys, generate
 from certs.scep.client import ScepClient
 from certs.serving import CertsServer, ServeOptions
 from emulator.http import HttpDoor, HttpSession, TrustSet
+from tests.certs.acme.test_dns_orders import web_server
 from tests.support import rsa_key
 
 CLOCK = SystemClock()
@@ -119,6 +122,28 @@ async def test_acme_over_https_takes_who_is_attested_as_the_identifier(
             await by_acme(server, session, foreign)
 
 
+async def by_name(directory: str, session: HttpSession, files: dict[str, str]) -> Any:
+    async def publish(token: str, authorization: str) -> None:
+        files[token] = authorization
+
+    client = AcmeClient(session, directory, clock=CLOCK, keys=FreshKeys())
+    wanted = [x509.DNSName("a.example")]
+    request = csr.build(generate("p256"), x509.Name([]), alternative_names=wanted)
+    return await client.enroll_names(request, names=["a.example"], publish=publish)
+
+
+async def test_acme_takes_dns_names_where_it_may_look_for_their_proof(folder: Path) -> None:
+    async with web_server() as shown:
+        policy = AcmePolicy(http01=LoopbackFetcher(shown.port))
+        async with served(folder, acme=policy) as (server, session):
+            assert await by_name(server.acme_directory, session, shown.files)
+    async with served(folder, acme=AcmePolicy()) as (server, session):
+        with pytest.raises(AcmeProblem, match="type 'dns' cannot be proved here"):
+            await by_name(server.acme_directory, session, {})
+    usual = ServeOptions(challenges=StaticChallenge(None), devices=AnyAttestedDevice())
+    assert usual.acme.http01 is not None
+
+
 async def test_what_is_issued_leads_to_the_list_on_the_http_port(folder: Path) -> None:
     async with served(folder) as (server, session):
         leaf, *_ = await by_scep(server, session, CHALLENGE)
@@ -182,6 +207,24 @@ async def test_the_program_serves_and_keeps_its_challenge_in_a_closed_file(tmp_p
                 listed = await session.request("GET", said["revocation list"], step="crl")
             assert b"POSTPKIOperation" in answer.body
             assert len(crl.read(listed.body)) == 0
+
+
+async def test_the_program_looks_for_the_proof_of_a_name_at_the_port_it_is_told(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "mdm-ca"
+    async with web_server() as shown:
+        for port in shown.port, 0:
+            with program("--folder", str(folder), "--http01-port", str(port)) as said:
+                root = x509.load_pem_x509_certificate((folder / "root.pem").read_bytes())
+                trust = TrustSet().with_roots(root)
+                async with HttpDoor(clock=CLOCK).session(trust=trust) as session:
+                    work = by_name(said["ACME directory"], session, shown.files)
+                    if port:
+                        assert await work
+                        continue
+                    with pytest.raises(AcmeProblem, match="unsupportedIdentifier"):
+                        await work
 
 
 @pytest.mark.parametrize(
