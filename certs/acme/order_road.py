@@ -64,14 +64,14 @@ class OrderRoad:
         return await self._certificate(order, url, csr_der)
 
     async def _new_order(self, wanted: Sequence[Identifier]) -> tuple[Order, str]:
-        response = await self._session.post(
-            self._session.directory.new_order,
-            {"identifiers": [identifier.to_fields() for identifier in wanted]},
-            step="new_order",
-            statuses=(201,),
+        payload: Json = {"identifiers": [identifier.to_fields() for identifier in wanted]}
+        fault = self._session.fault("new_order", payload)
+        response = await self._session.send(
+            self._session.directory.new_order, payload, fault, step="new_order", statuses=(201,)
         )
         order = _order(response)
-        if not set(wanted) <= set(order.identifiers) or not order.authorizations:
+        as_wanted = fault is not None or set(wanted) <= set(order.identifiers)
+        if not as_wanted or not order.authorizations:
             raise MalformedMessage("order", "our identifiers and their authorizations")
         return order, location_of(response, "the order's URL")
 

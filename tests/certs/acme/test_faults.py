@@ -136,6 +136,35 @@ async def test_a_short_token_goes_raw_as_it_is() -> None:
     assert asked == [b"A" * 32]
 
 
+async def test_a_server_that_takes_a_slash_is_followed() -> None:
+    """As step-ca does."""
+
+    def change(step: str, headers: dict[str, str], body: bytes) -> tuple[dict[str, str], bytes]:
+        if step == "new_order":
+            sent.append(decode(body).fields()["identifiers"][0]["value"])
+        return headers, body
+
+    def accept(step: str, response: Any) -> Any:
+        if step != "new_order":
+            return response
+        value = {"type": "permanent-identifier", "value": sent[0]}
+        order = {
+            "status": "pending",
+            "identifiers": [value],
+            "authorizations": [f"{world.base}/acme/authz/x"],
+            "finalize": "x",
+        }
+        headers = {**response.headers, "location": "x", "content-type": "application/json"}
+        return replace(response, status=201, headers=headers, body=json.dumps(order).encode())
+
+    sent: list[str] = []
+    async with open_world() as world:
+        world.transport.change_request, world.transport.change_response = change, accept
+        with pytest.raises(AcmeProblem, match="no such resource"):
+            await enroll(world, once("device", "new_order", "identifier-with-slash"))
+    assert sent == [f"a/{SERIAL}"]
+
+
 async def test_a_fault_that_needs_the_key_says_so() -> None:
     async with open_world() as world:
         with pytest.raises(ValueError, match="wrong-common-name needs the key of the request"):
