@@ -27,12 +27,14 @@ from certs.clock import Clock
 from certs.errors import CertsError, MalformedMessage
 from certs.generations import Generations, label
 from certs.identity import Identity
-from certs.keys import generate
+from certs.keys import KeySpec, generate
 from certs.names import common_name
 from certs.whole_file import write_whole
 
 RENEW_BEFORE: Final = timedelta(days=30)
 RA_DAYS: Final = 1825
+# RSA, as scepclient encrypts to every certificate that GetCACert gives, and strongSwan may come without elliptic curves.
+CA_KEY: Final[KeySpec] = "rsa2048"
 
 
 class ForeignFolder(CertsError):
@@ -88,11 +90,11 @@ class CaFolder:
         ca_name(name)  # refuses what no certificate can hold before anything is written
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         had_certificate = (folder / "ca" / "certificate.pem").exists()
-        authorities = Generations.open(folder, "ca", name, clock=clock)
+        authorities = Generations.open(folder, "ca", name, clock=clock, spec=CA_KEY)
         if roll_over and had_certificate:
             own_name = common_name(authorities.all[0].certificate.subject) or name
-            generations.roll_over(folder, "ca", own_name, clock=clock)
-            authorities = Generations.open(folder, "ca", own_name, clock=clock)
+            generations.roll_over(folder, "ca", own_name, clock=clock, spec=CA_KEY)
+            authorities = Generations.open(folder, "ca", own_name, clock=clock, spec=CA_KEY)
         ca = authorities.newest
         ra, ra_state = _identity(
             folder / "ra" / "identity.pem",

@@ -13,6 +13,7 @@ from typing import Self
 
 from certs.ca import ORGANIZATION, CertificateAuthority
 from certs.clock import Clock
+from certs.keys import KeySpec, generate
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,28 +47,37 @@ class Generations:
         *,
         clock: Clock,
         organization: str = ORGANIZATION,
+        spec: KeySpec = "p256",
     ) -> Self:
         """Those that are there, at least the first, which is made on first use; None keeps it in memory. Off the event loop."""
         if folder is None:
-            made = CertificateAuthority.create(common_name, clock=clock, organization=organization)
+            made = CertificateAuthority.create(
+                common_name, key=generate(spec), clock=clock, organization=organization
+            )
             return cls(name, (made,))
         return cls(
             name,
             tuple(
-                _open(folder, name, number, common_name, clock, organization)
+                _open(folder, name, number, common_name, clock, organization, spec)
                 for number in range(1, max(1, _how_many(folder, name)) + 1)
             ),
         )
 
 
 def roll_over(
-    folder: Path, name: str, common_name: str, *, clock: Clock, organization: str = ORGANIZATION
+    folder: Path,
+    name: str,
+    common_name: str,
+    *,
+    clock: Clock,
+    organization: str = ORGANIZATION,
+    spec: KeySpec = "p256",
 ) -> CertificateAuthority:
     """Make the next generation. Off the event loop. Raises FileNotFoundError where there is no first one."""
     number = _how_many(folder, name)
     if number == 0:
         raise FileNotFoundError(2, "holds no CA that could be rolled over", str(folder / name))
-    return _open(folder, name, number + 1, common_name, clock, organization)
+    return _open(folder, name, number + 1, common_name, clock, organization, spec)
 
 
 def label(name: str, number: int) -> str:
@@ -82,12 +92,19 @@ def _how_many(folder: Path, name: str) -> int:
 
 
 def _open(
-    folder: Path, name: str, number: int, common_name: str, clock: Clock, organization: str
+    folder: Path,
+    name: str,
+    number: int,
+    common_name: str,
+    clock: Clock,
+    organization: str,
+    spec: KeySpec,
 ) -> CertificateAuthority:
     # A name of its own: who finds an issuer by its name alone shall not find the wrong key.
     return CertificateAuthority.open(
         folder / label(name, number),
         common_name if number == 1 else f"{common_name} G{number}",
         clock=clock,
+        spec=spec,
         organization=organization,
     )

@@ -6,7 +6,7 @@ with the folder's TLS identity; both lead to the same doors.
 
 import socket
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Self
 
 import structlog
@@ -17,7 +17,7 @@ from certs import tls
 from certs.acme.http01 import LoopbackFetcher
 from certs.acme.policy import AcmePolicy
 from certs.acme.server import AcmeServer
-from certs.authorize import ChallengeVerifier, DeviceAuthorizer
+from certs.authorize import AnyHolder, Approval, ChallengeVerifier, DeviceAuthorizer
 from certs.clock import Clock
 from certs.crl_door import CrlDoor
 from certs.faults import FaultPoint, no_faults
@@ -42,8 +42,9 @@ class ServeOptions:
     devices: DeviceAuthorizer
     attestation_roots: tuple[x509.Certificate, ...] = ()
     allow_unattested: bool = False
+    approval: Approval | None = None  # None: SCEP decides at once
     certificate_days: float = 365
-    acme: AcmePolicy = AcmePolicy(http01=LoopbackFetcher())
+    acme: AcmePolicy = field(default_factory=lambda: AcmePolicy(http01=LoopbackFetcher()))
     host: str = "127.0.0.1"
     port: int = 0
     https_port: int = 0
@@ -112,6 +113,9 @@ class CertsServer:
             clock=self._clock,
             faults=options.faults,
             certificate_days=options.certificate_days,
+            approval=options.approval,
+            renewals=AnyHolder(),
+            earlier=folder.generations.all[:-1],
         ).add_routes(app, SCEP_PATH)
         AcmeServer(
             folder.ca,

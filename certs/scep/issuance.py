@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from certs import cms, der, names
@@ -123,11 +124,14 @@ class Issuance:
         if self._renewals is None:
             raise ScepFailure(FailInfo.BAD_REQUEST, "renewal is not supported")
         verifier = self._renewals.verifier
-        key = key_of(transaction_id, wanted.public_key)
+        # With the signer: scepclient renews under the key, and so the transactionID, of its enrollment.
+        fingerprint = signer.fingerprint(hashes.SHA256())
+        _, public_key = key_of(transaction_id, wanted.public_key)
+        key = transaction_id, public_key + fingerprint
         async with self._turns.take(key):
             self._renewals.check(signer, wanted)
             known = self.transactions.certificate(key)
-            if known is not None and known.subject == signer.subject:
+            if known is not None:
                 outcome.resent = True
                 return known
             try:

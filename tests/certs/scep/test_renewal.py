@@ -78,6 +78,14 @@ async def test_a_renewal_sent_again_gets_the_same_certificate() -> None:
         assert renewals.issued_to == [first[0]]
 
 
+async def test_a_renewal_under_the_same_key_issues_anew() -> None:
+    async with door(renewals=AnyHolder()) as scep:
+        current = await enrolled(scep)
+        leaf, *_ = await scep.client().renew(current, OLD_KEY, request_for(OLD, challenge=None))
+        assert leaf != current.certificate
+        assert leaf.public_key() == current.certificate.public_key()
+
+
 async def test_a_server_without_renewal_is_asked_anew_with_a_challenge() -> None:
     async with door() as scep:
         current = await enrolled(scep)
