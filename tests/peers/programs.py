@@ -3,9 +3,11 @@
 import asyncio
 import os
 import shutil
+import signal
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +15,7 @@ import pytest
 
 START_TIMEOUT_S: Final = 20.0
 STOP_TIMEOUT_S: Final = 5.0
+RUN_TIMEOUT_S: Final = 30.0
 
 
 def needed(program: str) -> str:
@@ -79,3 +82,35 @@ async def _connected(process: asyncio.subprocess.Process, port: int, said: Path)
 
 def _end_of(said: Path) -> str:
     return said.read_text(errors="replace")[-500:]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A program that ran to its end."""
+
+    status: int
+    output: bytes
+    said: str  # on stderr
+
+
+async def run(program: str, *arguments: str, folder: Path, **environment: str) -> Finished:
+    """Run it to its end, in `folder`; killed with its children when it takes too long."""
+    process = await asyncio.create_subprocess_exec(
+        program,
+        *arguments,
+        cwd=folder,
+        env=_environment(environment),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(RUN_TIMEOUT_S):
+            output, said = await process.communicate()
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+    assert process.returncode is not None
+    return Finished(process.returncode, output, said.decode(errors="replace"))
