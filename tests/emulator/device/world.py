@@ -212,8 +212,10 @@ def _response(answer: Answer) -> web.Response:
 
 
 @asynccontextmanager
-async def scripted_mdm() -> AsyncIterator[ScriptedMdm]:
-    """The server on a TLS port of its own, with SCEP and ACME beside it."""
+async def scripted_mdm(
+    *, scep_faults: FaultPoint = no_faults, **scep: Any
+) -> AsyncIterator[ScriptedMdm]:
+    """The server on a TLS port of its own, with SCEP (`scep`: more settings of it) and ACME beside it."""
     ca, ra, identity = mdm_authority()
     server = ScriptedMdm()
     app = web.Application(client_max_size=2**24)
@@ -221,7 +223,8 @@ async def scripted_mdm() -> AsyncIterator[ScriptedMdm]:
     app.router.add_put("/mdm", server.command)
     app.router.add_put("/moved", server.moved)
     app.router.add_post("/enroll", server.enroll)
-    ScepServer(ca, ra, server.challenges, clock=CLOCK).add_routes(app, "/scep")
+    scep_server = ScepServer(ca, ra, server.challenges, clock=CLOCK, faults=scep_faults, **scep)
+    scep_server.add_routes(app, "/scep")
     acme = AcmeServer(
         ca,
         server.devices,
