@@ -19,7 +19,6 @@ from certs.acme.problem import problem
 from certs.acme.records import AuthorizationRecord, OrderRecord
 from certs.csr import CertificateRequest
 from certs.errors import InvalidSignature, MalformedMessage
-from certs.keys import spki_der
 
 MIN_RSA_BITS: Final = 2048
 CURVES: Final = ("secp256r1", "secp384r1", "secp521r1")
@@ -45,7 +44,7 @@ def check(request: CertificateRequest, order: OrderRecord, *, checks_name: bool)
             raise problem("badCSR", f"an RSA key needs {MIN_RSA_BITS} bits, not {key.key_size}")
     elif key.curve.name not in CURVES:
         raise problem("badCSR", f"curve {key.curve.name} is not supported")
-    if spki_der(key) == spki_der(order.account.key):
+    if key == order.account.key:
         raise problem("badCSR", "the key is the account's own (RFC 8555, section 11.1)")
     usage = request.key_usage
     if usage is not None and (usage.key_cert_sign or usage.crl_sign):

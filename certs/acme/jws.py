@@ -4,7 +4,6 @@ Flattened JSON, no unprotected header, ES256, ES384, ES512 and RS256; HS256 only
 of a peer, out comes a `SignedRequest` whose signature is still to be checked against the key that its `jwk` or `kid` names.
 """
 
-import base64
 import binascii
 import hashlib
 import hmac
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NoReturn
 
+import msgspec
 from cryptography.exceptions import InvalidSignature as WrongSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -53,11 +53,14 @@ ALGORITHMS: Final = (*(curve.algorithm for curve in _CURVES), "RS256")
 MAC_ALGORITHM: Final = "HS256"
 
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]*")
+_TO_BASE64: Final = str.maketrans("-_", "+/")
+_FROM_BASE64: Final = str.maketrans("+/", "-_")
 
 
 def base64url(data: bytes) -> str:
     """Without padding (RFC 7515, section 2)."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    text = binascii.b2a_base64(data, newline=False).decode()
+    return text.rstrip("=").translate(_FROM_BASE64)
 
 
 def from_base64url(text: object, field: str) -> bytes:
@@ -65,7 +68,7 @@ def from_base64url(text: object, field: str) -> bytes:
     if not isinstance(text, str) or not _BASE64URL.fullmatch(text) or len(text) % 4 == 1:
         raise MalformedMessage(field, "base64url without padding", text)
     try:
-        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        return binascii.a2b_base64(text.translate(_TO_BASE64) + "=" * (-len(text) % 4))
     except binascii.Error as error:
         raise MalformedMessage(field, "base64url without padding", text) from error
 
@@ -73,7 +76,7 @@ def from_base64url(text: object, field: str) -> bytes:
 def json_object(data: bytes, field: str) -> Json:
     """One JSON object in UTF-8 whose names are unique. Raises MalformedMessage."""
     try:
-        value = json.loads(data, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = _DECODER.decode(data.decode())
     except (ValueError, RecursionError) as error:
         raise MalformedMessage(field, "a JSON object", str(error)) from error
     if not isinstance(value, dict):
@@ -83,7 +86,7 @@ def json_object(data: bytes, field: str) -> Json:
 
 def encode_json(value: object) -> bytes:
     """Compact JSON."""
-    return json.dumps(value, separators=(",", ":")).encode()
+    return msgspec.json.encode(value)
 
 
 def to_jwk(key: PublicKey) -> dict[str, str]:
@@ -321,3 +324,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> Json:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+# Made once: `json.loads` makes one anew for each call that is not plain. msgspec would take a name that comes twice.
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)

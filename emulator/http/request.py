@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final, Self
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -46,16 +47,7 @@ class OutgoingRequest:
     @property
     def origin(self) -> Origin:
         """Raises MalformedMessage for a URL that names no place."""
-        try:
-            parts = urlsplit(self.url)
-            host, port = (parts.hostname or "").rstrip("."), parts.port
-            if ":" not in host:
-                host = host.encode("idna").decode()  # RFC 3490; refuses empty and endless labels
-        except ValueError as error:
-            raise MalformedMessage("URL", "http:// or https:// and a host", self.url) from error
-        if parts.scheme not in DEFAULT_PORTS or not HOST.fullmatch(host):
-            raise MalformedMessage("URL", "http:// or https:// and a host", self.url)
-        return Origin(parts.scheme, host, port or DEFAULT_PORTS[parts.scheme])
+        return _origin(self.url)
 
     def to_bytes(self) -> bytes:
         """Head and body (RFC 9112, section 3)."""
@@ -87,6 +79,20 @@ class OutgoingRequest:
         parts = urlsplit(self.url)
         target = quote(parts.path or "/", safe=URL_CHARACTERS)
         return f"{target}?{quote(parts.query, safe=URL_CHARACTERS)}" if parts.query else target
+
+
+@lru_cache(maxsize=1024)  # asked thrice for every request
+def _origin(url: str) -> Origin:
+    try:
+        parts = urlsplit(url)
+        host, port = (parts.hostname or "").rstrip("."), parts.port
+        if ":" not in host:
+            host = host.encode("idna").decode()  # RFC 3490; refuses empty and endless labels
+    except ValueError as error:
+        raise MalformedMessage("URL", "http:// or https:// and a host", url) from error
+    if parts.scheme not in DEFAULT_PORTS or not HOST.fullmatch(host):
+        raise MalformedMessage("URL", "http:// or https:// and a host", url)
+    return Origin(parts.scheme, host, port or DEFAULT_PORTS[parts.scheme])
 
 
 def leads_to_http(url: str, location: str) -> bool:
