@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs import csr
 from certs.clock import SystemClock
 from certs.faults import Action
+from certs.keys import KeySpec, PrivateKey
 from certs.scep.approval import TimedApproval
 from certs.scep.message import PkiRequest
 from emulator.device.device import Device
@@ -30,6 +30,7 @@ from tests.emulator.device.enrollment_profiles import (
 )
 from tests.emulator.device.world import (
     CLOCK,
+    CachedKeys,
     ScriptedMdm,
     make_device,
     mdm_authority,
@@ -69,7 +70,7 @@ async def refused(mdm: ScriptedMdm, around: Any = None, **changes: Any) -> list[
     return list(chain_of(failure.value))
 
 
-async def test_subject_names_and_key_size_are_those_of_the_payload() -> None:
+async def test_subject_and_names_are_those_of_the_payload() -> None:
     subject = ((("C", "US"),), (("O", "Example"), ("OU", "Lab")), (("2.5.4.5", "SIM1"),))
     names = {
         "rfc822Name": "a@example.com",
@@ -77,22 +78,39 @@ async def test_subject_names_and_key_size_are_those_of_the_payload() -> None:
         "uniformResourceIdentifier": "https://example.com/a",
         "ntPrincipalName": "a@corp.example.com",
     }
-    async with scripted_mdm(minimum_key_bits=1024) as mdm:
-        await enroll(mdm, subject=subject, subject_alt_name=names, keysize=1024)
+    async with scripted_mdm() as mdm:
+        await enroll(mdm, subject=subject, subject_alt_name=names)
         (leaf,) = mdm.challenges.issued_to
-    assert [[one.value for one in rdn] for rdn in leaf.subject.rdns] == [
-        ["US"],
-        ["Example", "Lab"],
-        ["SIM1"],
+    assert [{one.value for one in rdn} for rdn in leaf.subject.rdns] == [
+        {"US"},
+        {"Example", "Lab"},
+        {"SIM1"},
     ]
-    key = leaf.public_key()
-    assert isinstance(key, rsa.RSAPublicKey)
-    assert key.key_size == 1024
     given = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert given.get_values_for_type(x509.RFC822Name) == ["a@example.com"]
     assert given.get_values_for_type(x509.DNSName) == ["a.example.com", "b.example.com"]
     assert given.get_values_for_type(x509.UniformResourceIdentifier) == ["https://example.com/a"]
     assert len(given.get_values_for_type(x509.OtherName)) == 1
+
+
+class AskedKeys(CachedKeys):
+    """Remembers which kinds of keys were wanted; gives 2048 bits, as a TLS server refuses 1024 and 4096 take long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[KeySpec] = []
+
+    async def take(self, spec: KeySpec) -> PrivateKey:
+        self.asked.append(spec)
+        return await super().take("rsa2048")
+
+
+@pytest.mark.parametrize("keysize", [1024, 2048, 4096])
+async def test_the_key_is_as_long_as_the_payload_says(keysize: int) -> None:
+    keys = AskedKeys()
+    async with scripted_mdm() as mdm:
+        await enroll(mdm, surroundings(keys=keys), keysize=keysize)
+    assert keys.asked[0] == f"rsa{keysize}"
 
 
 @pytest.mark.parametrize(
