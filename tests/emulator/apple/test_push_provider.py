@@ -1,0 +1,367 @@
+"""The provider API's answers: each status and reason of apple-services.md 6.3 that a request can cause, in their order."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from cryptography import x509
+from h2.errors import ErrorCodes
+
+from certs.clock import SimulatedClock
+from certs.faults import Action
+from emulator.apple.push_certificate import DEVELOPMENT, PRODUCTION
+from emulator.wire.push import Reason
+from tests.emulator.apple.push_support import (
+    PAYLOAD,
+    TOKEN,
+    TOPIC,
+    Listener,
+    faulty,
+    provider,
+    push_identity,
+    push_services,
+)
+from tests.emulator.apple.support import pki
+
+APNS_ID = "EC1BF194-B3B2-424A-89A9-5A918A6E6B5B"
+OTHER = bytes(32)
+NULL = b"\x05\x00"
+DUPLICATE_PATH = [
+    (":method", "POST"),
+    (":path", f"/3/device/{TOKEN.hex()}"),
+    (":path", f"/3/device/{TOKEN.hex()}"),
+    (":scheme", "https"),
+    (":authority", "localhost"),
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _warm() -> None:
+    pki()
+
+
+async def test_a_push_is_accepted_and_delivered_once() -> None:
+    async with push_services() as services, provider(services) as raw:
+        device = Listener(services)
+        device.online()
+        answer = await raw.push(headers=[("apns-id", APNS_ID)])
+        assert (answer.status, answer.headers["apns-id"], answer.body) == (200, APNS_ID, b"")
+        assert [(push.payload, push.apns_id) for push in device.got] == [(PAYLOAD, APNS_ID)]
+
+
+async def test_an_id_is_made_where_none_came() -> None:
+    async with push_services() as services, provider(services) as raw:
+        Listener(services)
+        first, second = (await raw.push()).headers, (await raw.push()).headers
+        assert first["apns-id"] != second["apns-id"]
+        assert len(first["apns-id"]) == 36
+
+
+async def test_all_that_apns_knows_may_be_said() -> None:
+    async with push_services() as services, provider(services) as raw:
+        Listener(services)
+        answer = await raw.push(
+            TOKEN.hex().upper(),
+            headers=[
+                ("apns-topic", TOPIC),
+                ("apns-push-type", "mdm"),
+                ("apns-priority", "5"),
+                ("apns-expiration", "0"),
+                ("apns-collapse-id", "x" * 64),
+                ("content-type", "application/json"),
+                ("user-agent", "a"),
+                ("user-agent", "b"),
+            ],
+        )
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "reason"),
+    [
+        ({"path": "/3/devices/00"}, 404, "BadPath"),
+        ({"path": f"/3/device/{TOKEN.hex()}/more"}, 404, "BadPath"),
+        ({"path": "/3/device/"}, 400, "MissingDeviceToken"),
+        ({"path": "/3/device"}, 400, "MissingDeviceToken"),
+        ({"method": "PUT"}, 405, "MethodNotAllowed"),
+        ({"pseudo": DUPLICATE_PATH}, 400, "DuplicateHeaders"),
+        ({"headers": [("apns-topic", TOPIC)] * 2}, 400, "DuplicateHeaders"),
+        ({"headers": [("apns-id", "4711")]}, 400, "BadMessageId"),
+        ({"headers": [("apns-push-type", "alert")]}, 400, "InvalidPushType"),
+        ({"headers": [("apns-priority", "7")]}, 400, "BadPriority"),
+        ({"headers": [("apns-expiration", "soon")]}, 400, "BadExpirationDate"),
+        ({"headers": [("apns-expiration", "-1")]}, 400, "BadExpirationDate"),
+        ({"headers": [("apns-collapse-id", "x" * 65)]}, 400, "BadCollapseId"),
+        ({"headers": [("apns-topic", "")]}, 400, "BadTopic"),
+        ({"headers": [("apns-topic", "com.apple.mgmt.Other")]}, 400, "TopicDisallowed"),
+        ({"token": "zz" * 32}, 400, "BadDeviceToken"),
+        ({"token": "ab" * 14}, 400, "BadDeviceToken"),
+        ({"token": OTHER}, 400, "BadDeviceToken"),
+        ({"payload": b""}, 400, "PayloadEmpty"),
+        ({"payload": b"not json"}, 400, "PayloadEmpty"),
+        ({"payload": b"[]"}, 400, "PayloadEmpty"),
+        ({"payload": b'{"mdm":"' + b"x" * 4096 + b'"}'}, 413, "PayloadTooLarge"),
+    ],
+)
+async def test_each_mistake_has_its_status_and_reason(
+    arguments: dict[str, Any], status: int, reason: str
+) -> None:
+    async with push_services() as services, provider(services) as raw:
+        device = Listener(services)
+        device.online()
+        answer = await raw.push(**arguments)
+        assert (answer.status, answer.reason) == (status, reason)
+        assert len(answer.headers["apns-id"]) == 36
+        assert answer.headers["content-type"] == "application/json"
+        assert device.got == []
+        assert services.push.stats.refused[reason] == 1
+        # The connection goes on.
+        assert (await raw.push()).status == 200
+
+
+async def test_of_several_mistakes_the_first_in_order_is_told() -> None:
+    mistakes = [("apns-id", "x"), ("apns-push-type", "x"), ("apns-priority", "x")]
+    async with push_services() as services, provider(services) as raw:
+        for wanted in ("BadMessageId", "InvalidPushType", "BadPriority"):
+            assert (await raw.push(OTHER, b"", headers=mistakes)).reason == wanted
+            del mistakes[0]
+        assert (await raw.push(OTHER, b"")).reason == "PayloadEmpty"
+
+
+async def test_a_payload_of_4096_bytes_is_allowed() -> None:
+    payload = b'{"mdm":"' + b"x" * (4096 - 10) + b'"}'
+    assert len(payload) == 4096
+    async with push_services() as services, provider(services) as raw:
+        Listener(services)
+        assert (await raw.push(payload=payload)).status == 200
+
+
+async def test_a_token_is_good_for_its_topic_alone() -> None:
+    other = "com.apple.mgmt.Other"
+    async with push_services() as services, provider(services, push_identity(other)) as raw:
+        Listener(services)
+        answer = await raw.push()
+        assert (answer.status, answer.reason) == (400, "DeviceTokenNotForTopic")
+
+
+async def test_a_certificate_with_several_topics_needs_the_header() -> None:
+    identity = push_identity(TOPIC, "com.apple.mgmt.Other")
+    async with push_services() as services, provider(services, identity) as raw:
+        Listener(services)
+        assert (await raw.push()).reason == "MissingTopic"
+        assert (await raw.push(headers=[("apns-topic", TOPIC)])).status == 200
+
+
+async def test_a_token_that_ended_is_410_with_milliseconds() -> None:
+    clock = SimulatedClock()
+    async with push_services(clock) as services, provider(services) as raw:
+        tokens = services.push.tokens
+        tokens.register(TOKEN, TOPIC, "UDID-1")
+        assert (await raw.push()).status == 200
+        ended = clock.now()
+        tokens.register(OTHER, TOPIC, "UDID-1")  # the device was erased and enrolled again
+        await clock.advance(60)
+        answer = await raw.push()
+        assert answer.status == 410
+        assert json.loads(answer.body) == {
+            "reason": "Unregistered",
+            "timestamp": round(ended.timestamp() * 1000),
+        }
+        assert (await raw.push(OTHER)).status == 200
+
+
+async def test_an_ended_token_is_forgotten_after_30_days() -> None:
+    clock = SimulatedClock()
+    async with push_services(clock) as services, provider(services) as raw:
+        services.push.tokens.register(TOKEN, TOPIC)
+        services.push.tokens.forget(TOKEN, Reason.EXPIRED_TOKEN)
+        assert (await raw.push()).reason == "ExpiredToken"
+        await clock.advance(30 * 86400)
+        assert (await raw.push()).reason == "BadDeviceToken"
+
+
+async def test_too_many_pushes_a_minute_are_429() -> None:
+    clock = SimulatedClock()
+    async with push_services(clock, per_token_per_minute=2) as services, provider(services) as raw:
+        Listener(services)
+        assert [(await raw.push()).status for _ in range(3)] == [200, 200, 429]
+        await clock.advance(60)
+        assert (await raw.push()).status == 200
+
+
+# --- certificates
+
+
+async def test_without_a_certificate_the_provider_token_is_missing() -> None:
+    async with push_services() as services, provider(services, None) as raw:
+        Listener(services)
+        answer = await raw.push()
+        assert (answer.status, answer.reason) == (403, "MissingProviderToken")
+
+
+@pytest.mark.parametrize("topics", [(), ("com.example.app",)], ids=["no UID", "not for MDM"])
+async def test_a_certificate_without_an_mdm_topic_is_bad(topics: tuple[str, ...]) -> None:
+    async with push_services() as services, provider(services, push_identity(*topics)) as raw:
+        Listener(services)
+        answer = await raw.push()
+        assert (answer.status, answer.reason) == (403, "BadCertificate")
+
+
+async def test_an_expired_certificate_gets_an_answer_by_the_injected_clock() -> None:
+    clock = SimulatedClock(pki().push_ca.certificate.not_valid_before_utc + timedelta(days=2))
+    identity = push_identity(TOPIC, days=10, not_before=clock.now())
+    async with push_services(clock) as services, provider(services, identity) as raw:
+        Listener(services)
+        assert (await raw.push()).status == 200
+        await clock.advance(11 * 86400)
+        assert (await raw.push()).reason == "BadCertificate"
+
+
+async def test_a_certificate_that_is_not_valid_yet_is_bad() -> None:
+    clock = SimulatedClock()
+    identity = push_identity(TOPIC, not_before=clock.now() + timedelta(days=1))
+    async with push_services(clock) as services, provider(services, identity) as raw:
+        assert (await raw.push()).reason == "BadCertificate"
+
+
+async def test_a_revoked_certificate_is_bad() -> None:
+    identity = push_identity(TOPIC)
+    pki().push_ca.revoke(identity.certificate)
+    async with push_services() as services, provider(services, identity) as raw:
+        assert (await raw.push()).reason == "BadCertificate"
+
+
+async def test_a_certificate_for_development_is_for_the_other_environment() -> None:
+    development = (x509.UnrecognizedExtension(DEVELOPMENT, NULL), False)
+    production = (x509.UnrecognizedExtension(PRODUCTION, NULL), False)
+    only = push_identity(TOPIC, extensions=[development])
+    both = push_identity(TOPIC, extensions=[development, production])
+    async with push_services() as services:
+        Listener(services)
+        async with provider(services, only) as raw:
+            answer = await raw.push()
+            assert (answer.status, answer.reason) == (403, "BadCertificateEnvironment")
+        async with provider(services, both) as raw:
+            assert (await raw.push()).status == 200
+
+
+# --- faults
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+async def test_every_reason_can_be_provoked(reason: Reason) -> None:
+    fault = faulty("answer", reason=reason.value)
+    async with push_services(faults=fault) as services, provider(services) as raw:
+        device = Listener(services)
+        device.online()
+        answer = await raw.push()
+        assert (answer.status, answer.reason) == (reason.status, reason.value)
+        assert ("timestamp" in json.loads(answer.body)) == (reason.status == 410)
+        assert device.got == []
+
+
+async def test_a_fault_may_choose_the_timestamp_of_a_410() -> None:
+    fault = faulty("answer", reason="Unregistered", timestamp_ms=1700000000123)
+    async with push_services(faults=fault) as services, provider(services) as raw:
+        Listener(services)
+        assert json.loads((await raw.push()).body)["timestamp"] == 1700000000123
+
+
+async def test_an_accepted_push_may_be_lost() -> None:
+    async with push_services(faults=faulty("lose", at=1)) as services, provider(services) as raw:
+        device = Listener(services)
+        device.online()
+        assert [(await raw.push()).status for _ in range(2)] == [200, 200]
+        assert (len(device.got), services.push.stats.lost) == (1, 1)
+
+
+async def test_a_push_may_be_late() -> None:
+    clock = SimulatedClock()
+    fault = faulty("delay", seconds=90)
+    async with push_services(clock, faults=fault) as services, provider(services) as raw:
+        device = Listener(services)
+        device.online()
+        assert (await raw.push()).status == 200
+        await clock.advance(89)
+        assert device.got == []
+        await clock.advance(2)
+        assert len(device.got) == 1
+
+
+async def test_a_push_may_come_twice() -> None:
+    clock = SimulatedClock()
+    fault = faulty("duplicate", times=2)
+    async with push_services(clock, faults=fault) as services, provider(services) as raw:
+        device = Listener(services)
+        device.online()
+        await raw.push()
+        await clock.advance(5)
+        assert [push.payload for push in device.got] == [PAYLOAD] * 3
+
+
+async def test_an_answer_may_be_held_back() -> None:
+    clock = SimulatedClock()
+    fault = faulty("hold", at=1, seconds=30)
+    async with push_services(clock, faults=fault) as services, provider(services) as raw:
+        device = Listener(services)
+        device.online()
+        held = raw.open()
+        raw.h2.send_data(held, PAYLOAD, end_stream=True)
+        assert (await raw.push()).status == 200  # another stream overtakes it
+        assert raw.answers[held].status == 0
+        await clock.advance(31)
+        assert (await raw.answer(held)).status == 200
+        assert len(device.got) == 2
+
+
+async def test_a_stream_may_be_refused_and_nothing_done() -> None:
+    async with (
+        push_services(faults=faulty("refuse-stream", at=1)) as services,
+        provider(services) as raw,
+    ):
+        device = Listener(services)
+        device.online()
+        assert (await raw.push()).reset == ErrorCodes.REFUSED_STREAM
+        assert device.got == []
+        assert (await raw.push()).status == 200
+
+
+async def test_the_connection_may_be_dropped_without_an_answer() -> None:
+    async with push_services(faults=faulty("drop")) as services, provider(services) as raw:
+        Listener(services)
+        answer = await raw.push()
+        assert (answer.status, raw.closed) == (0, True)
+
+
+async def test_a_goaway_tells_its_reason_as_debug_data() -> None:
+    fault = faulty("goaway", reason="Shutdown")
+    async with push_services(faults=fault) as services, provider(services) as raw:
+        Listener(services)
+        await raw.push()
+        await raw.until_closed()
+        assert raw.goaway is not None
+        assert raw.goaway.error_code == ErrorCodes.NO_ERROR
+        assert json.loads(raw.goaway.additional_data or b"") == {"reason": "Shutdown"}
+
+
+async def test_a_fault_that_does_not_exist_is_our_own_mistake() -> None:
+    async with push_services(faults=faulty("explode")) as services, provider(services) as raw:
+        Listener(services)
+        answer = await raw.push()
+        assert (answer.status, answer.reason) == (500, "InternalServerError")
+
+
+async def test_a_fault_point_sees_the_request_and_counts_by_token() -> None:
+    seen: list[tuple[str, int]] = []
+
+    def look(side: str, step: str, message: object, n: int) -> Action | None:
+        seen.append((step, n))
+        return None
+
+    async with push_services(faults=look) as services, provider(services) as raw:
+        Listener(services)
+        Listener(services, OTHER)
+        for token in (TOKEN, OTHER, TOKEN):
+            await raw.push(token)
+    assert seen == [("push_connection", 1), ("push", 1), ("push", 1), ("push", 2)]
