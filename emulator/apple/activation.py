@@ -30,11 +30,8 @@ from emulator.apple.answer import Answer, Received, Refusal
 from emulator.apple.memory import Memory
 from emulator.apple.pki import SimPKI
 from emulator.apple.planned_faults import OUTCOME, PlannedFaults
-from emulator.apple.registry import (
-    ActivationLock,
-    ActivationState,
-    Registry,
-)
+from emulator.apple.records import ActivationLock, ActivationState
+from emulator.apple.registry import Registry
 from emulator.config import MAX_ACTIVATION_BYTES
 from emulator.wire import activation, activation_info, activation_record
 from emulator.wire.activation import (

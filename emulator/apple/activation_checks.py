@@ -16,7 +16,8 @@ from emulator.apple.activation_session import Session
 from emulator.apple.answer import Refusal
 from emulator.apple.device_envelope import ECDSA_SHA256
 from emulator.apple.pki import SimPKI
-from emulator.apple.registry import DeviceRecord, HardwareFacts, Registry
+from emulator.apple.records import DeviceRecord, HardwareFacts
+from emulator.apple.registry import Registry
 from emulator.wire import activation, activation_info, buddyml
 from emulator.wire.activation import ActivationInfo, ActivationRequest, SessionProof
 from emulator.wire.activation_record import BUDDYML_CONTENT_TYPE

@@ -14,7 +14,7 @@ from cryptography import x509
 from certs.csr import CertificateRequest
 from certs.errors import MalformedMessage
 from emulator.apple.activation_session import Session
-from emulator.apple.registry import ActivationLock, DeviceRecord
+from emulator.apple.records import ActivationLock, DeviceRecord
 from emulator.wire import buddyml, bypass_code
 from emulator.wire.activation import ActivationInfo
 from emulator.wire.buddyml import CredentialForm, Row

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from certs.csr import CertificateRequest
 from emulator.apple.pki import SimPKI
-from emulator.apple.registry import DeviceRecord
+from emulator.apple.records import DeviceRecord
 from emulator.wire import account_token
 from emulator.wire.activation import AccountToken, ActivationInfo, ActivationRecord
 

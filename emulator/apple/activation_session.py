@@ -16,9 +16,10 @@ from certs.clock import Clock
 from certs.errors import MalformedMessage
 from certs.keys import spki_der
 from emulator.apple.answer import Answer, Received, Refusal
+from emulator.apple.claims import fingerprint
 from emulator.apple.device_envelope import ECDSA_SHA256
 from emulator.apple.memory import Memory
-from emulator.apple.registry import Registry, fingerprint
+from emulator.apple.registry import Registry
 from emulator.wire import activation
 from emulator.wire.activation import HandshakeReply, HandshakeRequest, IngestBody
 

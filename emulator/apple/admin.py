@@ -5,7 +5,7 @@ Every refusal is `{"error": "…"}`, with a list beside it where there is more t
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -19,20 +19,17 @@ from certs.clock import Clock
 from certs.errors import MalformedMessage
 from certs.plain_bodies import plain_bodies
 from emulator.apple import portal
+from emulator.apple.claims import RegistryConflict
 from emulator.apple.pki import SimPKI
-from emulator.apple.portal import Portal, serial_number
+from emulator.apple.portal import Portal
 from emulator.apple.provisioning import Factory, FactoryBatch
-from emulator.apple.registry import (
-    ActivationLock,
-    DeviceRecord,
-    Registry,
-    RegistryConflict,
-    UnknownOwner,
-)
+from emulator.apple.records import ActivationLock, DeviceRecord
+from emulator.apple.registry import LimitReached, Registry, UnknownOwner
+from emulator.apple.tokens import NotAllowed
 from emulator.config import MAX_BODY_BYTES
 from emulator.errors import ConfigurationError, EmulatorError
 from emulator.wire import bypass_code, factory, json_object
-from emulator.wire.fields import optional, present, required_list
+from emulator.wire.fields import optional, present
 
 log = structlog.get_logger()
 
@@ -51,7 +48,15 @@ class UnknownSerial(EmulatorError):
 class Admin:
     """The handlers of the admin port."""
 
-    def __init__(self, pki: SimPKI, registry: Registry, clock: Clock) -> None:
+    def __init__(
+        self,
+        pki: SimPKI,
+        registry: Registry,
+        clock: Clock,
+        keep: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`keep` returns once every change is where it outlives the process."""
+        self._keep = keep
         self._pki = pki
         self._registry = registry
         self._clock = clock
@@ -83,7 +88,6 @@ class Admin:
                 web.delete(f"{factory.PATH}/{{serial}}/activation-lock", self.unlock),
                 web.get("/portal", self.portal),
                 web.put("/portal", self.replace_portal),
-                web.post("/portal/devices", self.own),
                 web.get("/anchors", self.anchors),
                 *more,
             ]
@@ -129,13 +133,13 @@ class Admin:
     async def lock(self, request: web.Request) -> web.Response:
         """Lock with an account (`login`, `password`), with a `bypass_code` or its `escrow_key`, or with both."""
         record = self._record(request)
-        record.activation_lock = await _activation_lock(await request.read())
+        record.lock(await _activation_lock(await request.read()))
         log.info("activation_locked", serial=record.serial_number)
         return web.json_response(describe(record))
 
     async def unlock(self, request: web.Request) -> web.Response:
         record = self._record(request)
-        record.activation_lock = None
+        record.unlock()
         log.info("activation_unlocked", serial=record.serial_number)
         return web.json_response(describe(record))
 
@@ -156,21 +160,6 @@ class Admin:
         log.info("portal_replaced", organizations=len(new.organizations))
         return web.json_response(portal.describe(self._registry))
 
-    async def own(self, request: web.Request) -> web.Response:
-        """`POST /portal/devices` {organization, server or null, serials}: assign without touching the rest."""
-        fields = present(json_object.loads(await request.read(), "assignment"))
-        serials = []
-        for serial in required_list(fields, "serials", str):
-            try:
-                serials.append(serial_number(serial))
-            except ValueError as error:
-                raise MalformedMessage("serials", str(error), serial) from error
-        organization = optional(fields, "organization", str) or ""
-        server = optional(fields, "server", str)
-        self._registry.own(serials, organization, server, self._clock.now())
-        log.info("devices_assigned", count=len(serials), organization=organization, server=server)
-        return web.json_response({"assigned": len(serials)})
-
     async def anchors(self, request: web.Request) -> web.Response:
         """Every anchor as PEM; for a server under test: the Sim Apple root and the attestation root."""
         return web.json_response(self._pki.pems())
@@ -187,7 +176,10 @@ class Admin:
         """What the caller did wrong, in one JSON object and one log line."""
         try:
             with self._clock.busy():
-                return await handler(request)
+                response = await handler(request)
+                if self._keep is not None:
+                    await self._keep()
+                return response
         except ConfigurationError as error:
             return _refuse(request, 400, str(error), mistakes=error.mistakes)
         except MalformedMessage as error:
@@ -196,6 +188,10 @@ class Admin:
             return _refuse(request, 409, str(error), conflicts=error.conflicts)
         except (UnknownOwner, UnknownSerial) as error:
             return _refuse(request, 404, str(error))
+        except NotAllowed as error:
+            return _refuse(request, 403, str(error))
+        except LimitReached as error:
+            return _refuse(request, 409, str(error))
         except web.HTTPException as error:
             refusal = _refuse(request, error.status, error.reason)
             if "Allow" in error.headers:

@@ -36,6 +36,7 @@ class Answer:
     content_type: str = TEXT
     headers: Mapping[str, str] = field(default_factory=dict)
     outcome: str  # what the log calls it
+    delay_s: float = 0.0  # it comes so much later, by the injected clock
 
 
 class Refusal(EmulatorError):

@@ -1,9 +1,11 @@
 """The stand-ins as one thing to start: Apple's services on a TLS port, their administration on a plain loopback port."""
 
 import asyncio
+import hashlib
 import secrets
 import ssl
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -19,23 +21,32 @@ from certs.plain_bodies import plain_bodies
 from certs.tls import server_context
 from emulator.apple.activation import ActivationMode, ActivationSettings
 from emulator.apple.admin import Admin
+from emulator.apple.assignment import AssignmentDesk
+from emulator.apple.assignment_faults import AssignmentFaults
+from emulator.apple.assignment_routes import assignment_routes
+from emulator.apple.assignment_settings import AssignmentSettings
 from emulator.apple.cloudconfig import CloudConfigurationSettings
 from emulator.apple.device_admin import DeviceAdmin
 from emulator.apple.device_services import DeviceServices
 from emulator.apple.door import Door
+from emulator.apple.fault_admin import FaultAdmin
 from emulator.apple.pki import SimPKI
 from emulator.apple.planned_faults import PlannedFaults
 from emulator.apple.portal import Portal, describe
+from emulator.apple.portal_admin import PortalAdmin
 from emulator.apple.proxy import NAMES, ConnectProxy, present_by_name, routes_to
 from emulator.apple.proxy_authority import ProxyAuthority
 from emulator.apple.push import WAKE_PATHS, PushService
 from emulator.apple.push_settings import PushSettings
 from emulator.apple.registry import Registry
+from emulator.apple.registry_file import RegistryFile
+from emulator.apple.server_admin import ServerAdmin
 from emulator.config import MAX_BODY_BYTES, SHUTDOWN_TIMEOUT_S
 
 log = structlog.get_logger()
 
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1")
+ASSIGNMENT_URL: Final = "https://mdmenrollment.apple.com"  # what servers sign for behind a proxy
 
 
 class AppleServices:
@@ -56,6 +67,9 @@ class AppleServices:
         hosts: Sequence[str] = (),
         token: str | None = None,
         push: PushSettings | None = None,
+        assignment: AssignmentSettings | None = None,
+        assignment_faults: AssignmentFaults | None = None,
+        state: Path | None = None,
         proxy_port: int | None = None,
         proxy_folder: Path | None = None,
         faults: FaultPoint = no_faults,
@@ -63,10 +77,12 @@ class AppleServices:
         """`hosts` are further names that the TLS certificate is for; ports 0 are chosen by the system.
 
         `activation_settings` holds everything about activation, its mode included; `activation_mode` alone is the short form.
+        `state` is a file that keeps the registry; a `portal` then counts at the first start, and once more when it is another.
         With a `proxy_port` a CONNECT proxy leads Apple's names here; its CA is kept in `proxy_folder`.
         """
         self.pki = pki
-        self.registry = Registry()
+        self._file = None if state is None else RegistryFile(state)
+        self.registry = Registry() if self._file is None else self._file.registry
         self.token = token or secrets.token_urlsafe(32)
         self._clock = clock
         self._host = host
@@ -77,15 +93,20 @@ class AppleServices:
         self._door = Door(clock, faults, self.planned_faults)
         if faults is not no_faults:
             pki.attestation.misbehave(faults)
+        self.assignment_faults = assignment_faults or AssignmentFaults()
+        self._assignment_door = Door(clock, faults, self.assignment_faults, subject="server")
+        self._assignment = assignment or AssignmentSettings()
+        self._given_portal = portal
         self._cloud_settings = cloud_settings or CloudConfigurationSettings()
         self._settings = activation_settings or ActivationSettings(mode=activation_mode)
         self._runners: list[web.AppRunner] = []
+        self._exits = AsyncExitStack()
         self.push = PushService(pki, clock, push, faults)
         self.proxy: ConnectProxy | None = None
         self.proxy_authority: ProxyAuthority | None = None
         self._proxy_port = proxy_port
         self._proxy_folder = proxy_folder
-        if portal is not None:
+        if portal is not None and self._file is None:
             portal.apply(self.registry, clock.now())
 
     @property
@@ -114,6 +135,8 @@ class AppleServices:
 
     async def __aenter__(self) -> Self:
         try:
+            if self._file is not None:
+                await self._open(self._file)
             identity = self.pki.issue_tls_identity(self._names)
             self._tls_certificate = identity.certificate
             context, push_context = self._context(identity), self.push.tls_context(identity)
@@ -121,7 +144,7 @@ class AppleServices:
                 await self._present_apples_names(context, push_context)
             self._port = await self._listen(self._services(), self._host, self._port, context)
             await self.push.start(self._host, push_context)
-            admin = Admin(self.pki, self.registry, self._clock)
+            admin = Admin(self.pki, self.registry, self._clock, self._keep)
             self._admin_port = await self._listen(
                 admin.application(
                     self.token,
@@ -129,6 +152,9 @@ class AppleServices:
                     [
                         *self.push.admin().routes(),
                         *DeviceAdmin(self.registry, self.planned_faults).routes(),
+                        *PortalAdmin(self.registry, self._clock).routes(),
+                        *ServerAdmin(self.registry, self._clock).routes(),
+                        *FaultAdmin(self.assignment_faults).routes(),
                     ],
                 ),
                 "127.0.0.1",
@@ -168,7 +194,16 @@ class AppleServices:
             cloud_settings=self._cloud_settings,
         )
         app.add_routes(services.routes())
+        desk = AssignmentDesk(
+            self.registry, self._clock, self._assignment, self.assignment_faults, self._signed_for
+        )
+        app.add_routes(assignment_routes(desk, self._assignment_door))
         return app
+
+    def _signed_for(self) -> list[str]:
+        """The base URLs by which a server may have called the assignment API."""
+        own = [f"https://{_in_url(name)}:{self._port}" for name in self._names]
+        return [*own, ASSIGNMENT_URL, *(f"https://{_in_url(name)}" for name in self._names)]
 
     def _context(self, identity: Identity) -> ssl.SSLContext:
         """Clients may show a push certificate, by which MDM servers lift activation locks."""
@@ -179,7 +214,30 @@ class AppleServices:
         """The door serves requests that end; a wake channel stays open, and time must not stand still for it."""
         if request.path in WAKE_PATHS:
             return await handler(request)
-        return await self._door.middleware(request, handler)
+
+        async def kept(request: web.Request) -> web.StreamResponse:
+            response = await handler(request)
+            await self._keep()
+            return response
+
+        return await self._door.middleware(request, kept)
+
+    async def _open(self, file: RegistryFile) -> None:
+        """Take up what the file holds, and the portal where it has not seen this one."""
+        await self._exits.enter_async_context(file)
+        portal = self._given_portal
+        if portal is None:
+            return
+        source = hashlib.sha256(portal.model_dump_json().encode()).digest()
+        if file.portal_source != source:
+            portal.apply(self.registry, self._clock.now())
+            await file.commit()
+            await file.remember_portal(source)
+
+    async def _keep(self) -> None:
+        """Nothing is acknowledged before it is in the file."""
+        if self._file is not None:
+            await self._file.commit()
 
     async def _present_apples_names(self, *contexts: ssl.SSLContext) -> None:
         """Show certificates for Apple's names to clients that ask for them."""
@@ -222,6 +280,7 @@ class AppleServices:
         await self.push.stop()
         runners, self._runners = self._runners, []
         await asyncio.gather(*(runner.cleanup() for runner in runners))
+        await self._exits.aclose()
 
     def _admin_hosts(self) -> set[str]:
         return {f"{name}:{self._admin_port}" for name in LOOPBACK_NAMES}

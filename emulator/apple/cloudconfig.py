@@ -9,7 +9,7 @@ import structlog
 from certs.clock import Clock
 from emulator.apple.answer import Answer, Received, Refusal
 from emulator.apple.device_envelope import EnvelopeChecks, claimed_serial
-from emulator.apple.registry import DeviceRecord
+from emulator.apple.records import DeviceRecord
 from emulator.wire import cloudconfig
 from emulator.wire.device_request import Operation
 from emulator.wire.envelope import Envelope

@@ -10,7 +10,7 @@ from emulator.apple import planned_faults
 from emulator.apple.admin import UnknownSerial, describe
 from emulator.apple.planned_faults import EVERYBODY, PlannedFaults
 from emulator.apple.portal import serial_number
-from emulator.apple.registry import ActivationState, Registry
+from emulator.apple.registry import Registry
 from emulator.wire import factory, json_object
 from emulator.wire.fields import required
 
@@ -59,7 +59,7 @@ class DeviceAdmin:
         record = self._registry.get(serial)
         if record is None:
             raise UnknownSerial(serial)
-        record.activation_state = ActivationState.UNACTIVATED
+        record.deactivated()
         log.info("deactivated", serial=serial)
         return web.json_response(describe(record))
 

@@ -16,7 +16,8 @@ from certs.errors import CertsError, MalformedMessage
 from certs.keys import spki_der
 from emulator.apple.answer import Refusal
 from emulator.apple.pki import SimPKI
-from emulator.apple.registry import DeviceRecord, Registry
+from emulator.apple.records import DeviceRecord
+from emulator.apple.registry import Registry
 from emulator.wire import envelope
 from emulator.wire.device_request import DeviceRequest, Operation, decode_request
 from emulator.wire.envelope import Envelope

@@ -3,12 +3,14 @@
 Faults (side "server") are asked for once the request is read and its device known:
 `delay` {seconds} holds the honest answer back, `drop` acts and then closes the connection without an answer, `cut` closes it
 within the body and `truncate` ends the body early ({bytes}, or half of it), `content_type` {content_type} sends the honest answer as another
-type; `status` {status} and `body` {body, content_type, status, headers} are answered instead of acting.
+type; `status` {status} and `body` {body, content_type, status, headers} are answered instead of acting, and `reset` closes the
+connection instead. Whatever comes, comes {seconds} later.
 """
 
 from collections import Counter
+from collections.abc import Collection
 from contextvars import ContextVar
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 from aiohttp import ClientPayloadError, hdrs, web
@@ -24,12 +26,20 @@ from emulator.errors import EmulatorError
 log = structlog.get_logger()
 
 M = TypeVar("M")
-ACTIONS: Final = ("delay", "drop", "cut", "truncate", "content_type", "status", "body")
+ACTIONS: Final = ("delay", "drop", "reset", "cut", "truncate", "content_type", "status", "body")
 EVENT: Final = "apple_request"  # the log's event for a path that no service owns
 
 
 class UnknownFault(EmulatorError):
     """A scenario asked for an action that these services do not have."""
+
+
+class FaultPlan(Protocol):
+    """Faults that an administrator plans while the services run."""
+
+    def take(self, step: str, subject: str, actions: Collection[str], /) -> Action | None:
+        """The action for this request, if one of these is planned."""
+        ...
 
 
 class Door:
@@ -39,8 +49,12 @@ class Door:
         self,
         clock: Clock,
         faults: FaultPoint = no_faults,
-        planned: PlannedFaults | None = None,
+        planned: FaultPlan | None = None,
+        *,
+        subject: str = "serial",
     ) -> None:
+        """`subject` is how the log calls those whom a service names as asking."""
+        self._subject = subject
         self._clock = clock
         self._faults = faults
         self._planned = planned or PlannedFaults()
@@ -51,7 +65,7 @@ class Door:
 
         async def handle(request: web.Request) -> web.Response:
             exchange = _exchange.get()
-            exchange.step = service.step
+            exchange.step, exchange.subject = service.step, self._subject
             exchange.headers = dict(service.headers())
             message = service.decode(
                 Received(
@@ -65,9 +79,11 @@ class Door:
             )
             exchange.serial_number = service.serial_number(message)
             action = exchange.action = self._fault(service.step, exchange.serial_number, message)
-            if action is not None and action.name in ("status", "body"):
+            if action is not None and action.name in ("status", "body", "reset"):
                 return exchange.response(_instead(action))
-            return exchange.response(await service.answer(message))
+            answer = await service.answer(message)
+            exchange.delay_s = answer.delay_s
+            return exchange.response(answer)
 
         return handle
 
@@ -79,8 +95,9 @@ class Door:
         with self._clock.busy():
             response = await self._answered(request, handler, exchange)
         action = exchange.action
-        if action is not None and action.name == "delay":
-            await self._clock.sleep(float(action.arguments["seconds"]))
+        seconds = 0.0 if action is None else float(action.arguments.get("seconds", 0))
+        if exchange.delay_s or seconds:
+            await self._clock.sleep(exchange.delay_s + seconds)
         if action is not None and isinstance(response, web.Response):
             return await _disturbed(request, response, action)
         return response
@@ -120,7 +137,9 @@ class _Exchange:
 
     def __init__(self) -> None:
         self.step = EVENT
+        self.subject = ""
         self.serial_number = ""
+        self.delay_s = 0.0
         self.headers: dict[str, str] = {}
         self.action: Action | None = None
 
@@ -140,7 +159,9 @@ class _Exchange:
         return self._response(refusal.answer)
 
     def _facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = {"serial": self.serial_number[:64]} if self.serial_number else {}
+        facts: dict[str, Any] = {}
+        if self.serial_number:
+            facts[self.subject] = self.serial_number[:64]
         if self.action is not None:
             facts["fault"] = self.action.name
         return facts
@@ -170,7 +191,7 @@ async def _disturbed(
     wanted = action.arguments.get("bytes")
     part = body[: len(body) // 2 if wanted is None else int(wanted)]
     match action.name:
-        case "drop":
+        case "drop" | "reset":
             if request.transport is not None:
                 request.transport.abort()
         case "truncate":

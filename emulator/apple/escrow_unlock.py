@@ -104,6 +104,6 @@ class EscrowUnlockService:
         if not hmac.compare_digest(found, lock.escrow_hash):
             raise Refusal("CODE", 404, "NOT_FOUND", "the bypass code is not this lock's")
         if record.activation_lock is lock:  # and not one that came meanwhile
-            record.activation_lock = None
+            record.unlock()
         log.info("activation_unlocked", serial=record.serial_number, by="bypass code")
         return Answer(outcome="unlocked")

@@ -22,7 +22,8 @@ from emulator.apple.answer import Answer, Received, Refusal
 from emulator.apple.cloudconfig import configuration_for
 from emulator.apple.memory import Memory
 from emulator.apple.pki import SimPKI
-from emulator.apple.registry import DeviceRecord, Registry
+from emulator.apple.records import DeviceRecord
+from emulator.apple.registry import Registry
 from emulator.wire import legacy_cloudconfig as legacy
 
 NO_CACHE: Final = {"Cache-Control": "no-cache, no-store"}

@@ -5,20 +5,22 @@ assignment API (apple-services.md 4.9) and held to its limits.
 """
 
 import base64
-import hashlib
 import json
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field
 
 from emulator import settings_file
-from emulator.apple.registry import Organization, Profile, Registry, Server
+from emulator.apple.assignment_profile import AssignmentProfile, CertificateText, Name
+from emulator.apple.ledger import IssuedToken, Ledger
+from emulator.apple.records import Organization, Person, Role, Server
+from emulator.apple.registry import Registry
+from emulator.apple.tokens import BUILT_IN
 from emulator.errors import ConfigurationError
 from emulator.settings_file import FileModel
 from emulator.wire import cloudconfig
@@ -50,25 +52,6 @@ def serial_number(text: str) -> str:
     return serial
 
 
-def _https(text: str) -> str:
-    if not text.lower().startswith("https://") or len(text) == len("https://"):
-        raise ValueError("expected an https:// URL")
-    return text
-
-
-def _certificate(text: str) -> str:
-    """A certificate in PEM or base64 DER, kept as base64 DER on one line."""
-    try:
-        if text.lstrip().startswith("-----BEGIN"):
-            certificate = x509.load_pem_x509_certificate(text.strip().encode())
-        else:
-            der = base64.b64decode("".join(text.split()), validate=True)
-            certificate = x509.load_der_x509_certificate(der)
-    except ValueError:
-        raise ValueError("expected a certificate, PEM or base64 of DER") from None
-    return base64.b64encode(certificate.public_bytes(serialization.Encoding.DER)).decode()
-
-
 def _server_uuid(text: str) -> str:
     digits = text.replace("-", "").upper()
     if len(digits) != 32 or set(digits) - set("0123456789ABCDEF"):
@@ -77,83 +60,31 @@ def _server_uuid(text: str) -> str:
 
 
 SerialNumber = Annotated[str, AfterValidator(serial_number)]
-Url = Annotated[str, Field(max_length=2000), AfterValidator(_https)]
-CertificateText = Annotated[str, AfterValidator(_certificate)]
 ServerUuid = Annotated[str, AfterValidator(_server_uuid)]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=125, strip_whitespace=True)]
 
 
-class AssignmentProfile(FileModel):
-    """A profile as the assignment API defines it; defaults are the API's."""
+class PortalPerson(FileModel):
+    """Somebody who may use the portal."""
 
-    url: Url
-    profile_name: Name = "Enrollment"
-    configuration_web_url: Url | None = None
-    allow_pairing: bool = True
-    is_supervised: bool = False
-    is_mandatory: bool = False
-    is_mdm_removable: bool = True
-    await_device_configured: bool = False
-    is_multi_user: bool = False
-    is_return_to_service: bool = False
-    auto_advance_setup: bool = False
-    do_not_use_profile_from_backup: bool = False
-    anchor_certs: tuple[CertificateText, ...] | None = None
-    supervising_host_certs: tuple[CertificateText, ...] | None = None
-    skip_setup_items: tuple[str, ...] | None = None
-    org_magic: str | None = Field(None, min_length=1, max_length=256)
-    department: str | None = Field(None, max_length=125)
-    support_phone_number: str | None = Field(None, max_length=50)
-    support_email_address: str | None = Field(None, max_length=250)
-    language: str | None = None
-    region: str | None = None
-
-    @field_validator("is_mdm_removable")
-    @classmethod
-    def _flags(cls, removable: bool, info: ValidationInfo) -> bool:
-        """The API's FLAGS_INVALID, still enforced although devices of today supervise in any case."""
-        if not removable and info.data.get("is_supervised") is False:
-            raise ValueError("false requires is_supervised true (FLAGS_INVALID)")
-        return removable
-
-    @field_validator("is_return_to_service")
-    @classmethod
-    def _exclusive(cls, return_to_service: bool, info: ValidationInfo) -> bool:
-        if return_to_service and info.data.get("is_multi_user"):
-            raise ValueError("is_multi_user and is_return_to_service exclude each other")
-        return return_to_service
-
-    def to_profile(self, server_uuid: str) -> Profile:
-        """The profile with a UUID of its own content: a changed profile is another profile, as at Apple."""
-        fields = {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in self.model_dump(exclude_none=True).items()
-            # Booleans that only newer systems know stay away unless somebody wrote them.
-            if key in self.model_fields_set or key in _ALWAYS
-        }
-        canonical = json.dumps([server_uuid, fields], sort_keys=True)
-        return Profile(
-            uuid=hashlib.sha256(canonical.encode()).hexdigest()[:32].upper(), fields=fields
-        )
-
-
-_ALWAYS: Final = frozenset(
-    {
-        "profile_name",
-        "allow_pairing",
-        "is_supervised",
-        "is_mandatory",
-        "is_mdm_removable",
-        "await_device_configured",
-    }
-)
+    apple_id: Name
+    role: Role = Role.ADMINISTRATOR
+    password: str | None = Field(
+        None, min_length=1, description="opens activation locks of servers without a bypass code"
+    )
 
 
 class PortalServer(FileModel):
-    """An MDM server and the devices assigned to it; without a profile they are assigned to nothing."""
+    """An MDM server and the devices assigned to it; without a profile they have none until the server assigns one."""
 
     name: Name
     uuid: ServerUuid | None = None
+    admin_id: str | None = Field(None, description="Apple ID of who made it")
+    certificate: CertificateText | None = Field(
+        None, description="what its token files are encrypted to, PEM or base64 DER"
+    )
+    credentials: Literal["micromdm"] | None = Field(
+        None, description="those that MicroMDM signs with when it is started with -depsim"
+    )
     profile: AssignmentProfile | None = None
     devices: tuple[SerialNumber, ...] = ()
 
@@ -180,6 +111,13 @@ class PortalOrganization(FileModel):
     country: str | None = None
     phone: str | None = None
     email: str | None = None
+    org_id: str | None = Field(None, description="derived from the name where it is absent")
+    org_type: Literal["edu", "org", "tvprovider"] = "org"
+    org_version: Literal["v1", "v2"] = "v2"
+    terms_signed: bool = Field(True, description="false: the assignment API says T_C_NOT_SIGNED")
+    people: tuple[PortalPerson, ...] = Field(
+        (), description="who may download server tokens; nobody listed: anybody"
+    )
     servers: tuple[PortalServer, ...] = ()
     unassigned: tuple[SerialNumber, ...] = ()
 
@@ -188,6 +126,16 @@ class PortalOrganization(FileModel):
         return Organization(
             facts=cloudconfig.Organization(name=self.name, **facts),
             servers={server.name: server.to_server(self.name) for server in self.servers},
+            people={
+                person.apple_id: Person(
+                    apple_id=person.apple_id, role=person.role, password=person.password
+                )
+                for person in self.people
+            },
+            org_id=self.org_id or _org_id(self.name),
+            org_type=self.org_type,
+            org_version=self.org_version,
+            terms_signed=self.terms_signed,
         )
 
 
@@ -229,9 +177,41 @@ class Portal(FileModel):
             for server in organization.servers:
                 owned.update(dict.fromkeys(server.devices, (organization.name, server.name)))
             owned.update(dict.fromkeys(organization.unassigned, (organization.name, None)))
-        registry.replace_owners(
-            [organization.to_organization() for organization in self.organizations], owned, now
-        )
+        new = [organization.to_organization() for organization in self.organizations]
+        registry.replace_owners([_remembering(registry, one) for one in new], owned, now)
+        for organization in self.organizations:
+            for server in organization.servers:
+                _equip(registry, organization, server, now)
+
+
+def _remembering(registry: Registry, organization: Organization) -> Organization:
+    """With the passwords that are known already: what an administrator reads back and sends again has none."""
+    before = registry.organizations.get(organization.name)
+    if before is None:
+        return organization
+    people = {
+        apple_id: replace(person, password=before.people[apple_id].password)
+        if person.password is None and apple_id in before.people
+        else person
+        for apple_id, person in organization.people.items()
+    }
+    return replace(organization, people=people)
+
+
+def _equip(
+    registry: Registry, organization: PortalOrganization, server: PortalServer, now: datetime
+) -> None:
+    """What a server has beside its devices goes into its ledger."""
+    ledger = registry.ledgers[server.to_server(organization.name).uuid]
+    if server.certificate is not None:
+        ledger.certificate = base64.b64decode(server.certificate)
+    if server.admin_id is not None:
+        ledger.admin_id = server.admin_id
+    if server.credentials == "micromdm" and ledger.token is None:
+        owner = registry.organizations[organization.name]
+        built_in = IssuedToken(token=BUILT_IN, issued_at=now, issued_by=owner.admin_id)
+        registry.issue(ledger, built_in)
+    registry.touch(ledger)
 
 
 def describe(registry: Registry) -> dict[str, Any]:
@@ -246,10 +226,12 @@ def describe(registry: Registry) -> dict[str, Any]:
             {
                 "name": organization.name,
                 **present({key: getattr(organization.facts, key) for key in FACTS}),
+                **_account(organization),
                 "servers": [
                     {
                         "name": server.name,
                         "uuid": server.uuid,
+                        **_equipment(registry.ledgers[server.uuid]),
                         **({"profile": dict(server.profile.fields)} if server.profile else {}),
                         "devices": sorted(devices.get((organization.name, server.name), [])),
                     }
@@ -260,6 +242,39 @@ def describe(registry: Registry) -> dict[str, Any]:
             for organization in registry.organizations.values()
         ]
     }
+
+
+def _org_id(name: str) -> str:
+    """The number of an organisation that was given none."""
+    return str(uuid.uuid5(NAMESPACE, name).int % 10**6)
+
+
+def _account(organization: Organization) -> dict[str, Any]:
+    """What is not as it would be anyway; no password."""
+    people = [
+        {"apple_id": person.apple_id, "role": person.role.value}
+        for person in organization.people.values()
+    ]
+    own_id = organization.org_id != _org_id(organization.name)
+    return {
+        **({"org_id": organization.org_id} if own_id else {}),
+        **({"org_type": organization.org_type} if organization.org_type != "org" else {}),
+        **({"org_version": "v1"} if organization.org_version == "v1" else {}),
+        **({} if organization.terms_signed else {"terms_signed": False}),
+        **({"people": people} if people else {}),
+    }
+
+
+def _equipment(ledger: Ledger) -> dict[str, Any]:
+    certificate, token = ledger.certificate, ledger.token
+    built_in = token is not None and token.token.consumer_key == BUILT_IN.consumer_key
+    return present(
+        {
+            "admin_id": ledger.admin_id,
+            "certificate": None if certificate is None else base64.b64encode(certificate).decode(),
+            "credentials": "micromdm" if built_in else None,
+        }
+    )
 
 
 def _duplicates(content: object) -> Iterator[str]:

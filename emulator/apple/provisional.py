@@ -17,11 +17,13 @@ from pydantic import ValidationError
 from certs.clock import Clock
 from certs.errors import MalformedMessage
 from emulator.apple.answer import Answer, Received, Refusal
+from emulator.apple.assignment_profile import AssignmentProfile
 from emulator.apple.cloudconfig import JSON, ProvisionalStart
 from emulator.apple.device_envelope import EnvelopeChecks, claimed_serial
 from emulator.apple.memory import Memory
-from emulator.apple.portal import AssignmentProfile, PortalServer
-from emulator.apple.registry import Organization, Registry
+from emulator.apple.portal import PortalServer
+from emulator.apple.records import Organization
+from emulator.apple.registry import Registry
 from emulator.wire import provisional
 from emulator.wire.device_request import Operation
 from emulator.wire.envelope import Envelope

@@ -14,8 +14,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from certs.errors import MalformedMessage
 from certs.keys import PublicKey, spki_der
+from emulator.apple.claims import fingerprint
 from emulator.apple.pki import SimPKI
-from emulator.apple.registry import ActivationState, HardwareFacts, Registry, fingerprint
+from emulator.apple.records import ActivationState, HardwareFacts
+from emulator.apple.registry import Registry
 from emulator.errors import ConfigurationError
 from emulator.wire import json_object
 from emulator.wire.factory import FactoryReply, FactoryRequest

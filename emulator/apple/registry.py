@@ -2,169 +2,69 @@
 
 A record says what the factory knows (hardware facts and the fingerprints of the two device keys), who owns the device and
 which profile is assigned to it, and where its activation stands. A serial number may be owned before its device exists.
-In memory; a record without its strings is under a kilobyte, so that 100,000 devices are no burden.
+Each MDM server has a ledger: token, profiles, and the log of what happened to its devices. All of it is in memory, under a
+kilobyte a device; with a file (`registry_file`) every change is noted, and nothing is acknowledged before it is there.
 """
 
-import hashlib
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from enum import StrEnum
-from typing import Final, Generic, TypeVar
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
 
+import structlog
+
+from emulator.apple.claims import RegistryConflict, find_conflicts, fingerprint
+from emulator.apple.ledger import ADVISED_DEVICES, MAX_PROFILES, IssuedToken, Ledger
+from emulator.apple.operations import Kind
+from emulator.apple.records import (
+    ActivationState,
+    DeviceRecord,
+    HardwareFacts,
+    Organization,
+    Profile,
+    Server,
+    UnassignStatus,
+)
+from emulator.apple.unsaved import Unsaved
 from emulator.errors import EmulatorError
-from emulator.wire import cloudconfig
 
-K = TypeVar("K", str, bytes)
-PROVISIONAL_PERIOD: Final = timedelta(days=30)
+log = structlog.get_logger()
 
-
-class RegistryConflict(EmulatorError):
-    """Registered identifiers or keys of one device came again with another device's; lists every one of them."""
-
-    def __init__(self, conflicts: list[str]) -> None:
-        self.conflicts = conflicts
-        super().__init__("; ".join(conflicts))
+MAX_SERVERS: Final = 2000  # tokens per organisation (rule 31)
 
 
 class UnknownOwner(EmulatorError):
     """No organisation or server of the portal goes by this name."""
 
 
-class ActivationState(StrEnum):
-    """What the activation service remembers of a device (apple-services.md 2.7)."""
+class LimitReached(EmulatorError):
+    """One more would be more than Apple takes."""
 
-    UNACTIVATED = "Unactivated"
-    ACTIVATED = "Activated"
-
-
-class ProfileStatus(StrEnum):
-    """Of the assignment, in the assignment API's words (apple-services.md 4.5)."""
-
-    EMPTY = "empty"
-    ASSIGNED = "assigned"
-    PUSHED = "pushed"  # a device has fetched it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
-    """An assigned profile: the assignment API's keys (apple-services.md 4.9), those without a value absent."""
-
-    uuid: str
-    fields: Mapping[str, object]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
-    """An MDM server as the portal knows it; the devices assigned to it get its profile."""
-
-    name: str
-    uuid: str  # 32 hex digits
-    profile: Profile | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Organization:
-    """Who owns devices: what section `org` of a cloud configuration says of it, and its servers."""
-
-    facts: cloudconfig.Organization
-    servers: Mapping[str, Server] = field(default_factory=dict)  # by name
-
-    @property
-    def name(self) -> str:
-        return self.facts.name
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HardwareFacts:
-    """What the factory wrote down about one device."""
-
-    serial_number: str
-    udid: str
-    product_type: str
-    factory_key: bytes  # SHA-256 of the SPKI of FK
-    attestation_key: bytes  # SHA-256 of the SPKI of AK
-    os_version: str | None = None
-    build: str | None = None
-    imei: str | None = None
-    imei2: str | None = None
-    meid: str | None = None
-    wifi_mac: str | None = None
-    bluetooth_mac: str | None = None
-    ecid: int | None = None
-    model_number: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActivationLock:
-    """A lock that asks for credentials at activation (apple-services.md 2.8)."""
-
-    account: tuple[str, str] | None = None  # login and password of the locking account
-    escrow_hash: bytes | None = None  # PBKDF2 of the bypass code
-    message: str = "This device is linked to an account."
-
-
-@dataclass(slots=True, kw_only=True)
-class DeviceRecord:
-    """Everything known about one serial number."""
-
-    serial_number: str
-    hardware: HardwareFacts | None = None  # None: owned, but never provisioned
-    organization: Organization | None = None
-    server: Server | None = None
-    profile: Profile | None = None
-    profile_status: ProfileStatus = ProfileStatus.EMPTY
-    profile_assign_time: datetime | None = None
-    profile_push_time: datetime | None = None
-    activation_state: ActivationState = ActivationState.UNACTIVATED
-    activation_lock: ActivationLock | None = None
-    provisional_until: datetime | None = None  # end of the 30 days of a Configurator-added device
-    provisional_from_activation: bool = False  # the next activation starts those 30 days anew
-
-    def assign(
-        self, organization: Organization | None, server: Server | None, now: datetime
-    ) -> None:
-        """Give the device an owner; the status of a profile that stays the same stays, too."""
-        profile = server.profile if server else None
-        if profile is None:
-            self.profile_status = ProfileStatus.EMPTY
-            self.profile_assign_time = self.profile_push_time = None
-        elif self.profile is None or self.profile.uuid != profile.uuid:
-            self.profile_status = ProfileStatus.ASSIGNED
-            self.profile_assign_time, self.profile_push_time = now, None
-        self.organization, self.server, self.profile = organization, server, profile
-
-    def add_provisionally(self, now: datetime, *, from_activation: bool) -> datetime:
-        """Added with Apple Configurator: for 30 days the user may leave (rule 45). Returns when they end.
-
-        They start now; `from_activation` lets the first activation after this start them anew.
-        """
-        self.provisional_from_activation = from_activation
-        self.provisional_until = now + PROVISIONAL_PERIOD
-        return self.provisional_until
-
-    def activated(self, now: datetime) -> None:
-        """The activation service issued a record."""
-        self.activation_state = ActivationState.ACTIVATED
-        if self.provisional_from_activation:
-            self.add_provisionally(now, from_activation=False)
-
-    def pushed(self, now: datetime) -> bool:
-        """The device fetched its profile; True the first time. A repeated fetch changes nothing (9.2)."""
-        if self.profile is None or self.profile_status is ProfileStatus.PUSHED:
-            return False
-        self.profile_status, self.profile_push_time = ProfileStatus.PUSHED, now
-        return True
+    def __init__(self, what: str, limit: int) -> None:
+        self.what = what
+        self.limit = limit
+        super().__init__(f"no more than {limit} {what}")
 
 
 class Registry:
-    """Records by serial number, with indexes by UDID and by key; organisations and servers by name."""
+    """Records by serial number, with indexes by UDID and by key; organisations and servers by name, ledgers by UUID."""
 
-    def __init__(self) -> None:
+    def __init__(self, unsaved: Unsaved | None = None) -> None:
         self.records: dict[str, DeviceRecord] = {}
         self.organizations: dict[str, Organization] = {}
+        self.ledgers: dict[str, Ledger] = {}
+        self.unassign_status: UnassignStatus = "removed"
+        self.moved_as_modified = (
+            False  # a device that another server gives up is `modified`, never `added`
+        )
+        self.unsaved = Unsaved(kept=False) if unsaved is None else unsaved
+        self.secret = secrets.token_bytes(32)  # seals cursors and session tokens
         self._serials_by_udid: dict[str, str] = {}
         self._serials_by_key: dict[bytes, str] = {}
+        self._ledgers_by_key: dict[str, str] = {}
+
+    # ---- devices ----
 
     def get(self, serial_number: str) -> DeviceRecord | None:
         return self.records.get(serial_number)
@@ -191,36 +91,32 @@ class Registry:
 
     def check(self, batch: Iterable[HardwareFacts]) -> None:
         """Raise RegistryConflict, listing everything in `batch` that belongs to another device already."""
-        conflicts: list[str] = []
-        udids = _Claims(self._serials_by_udid)
-        keys = _Claims(self._serials_by_key)
-        seen: dict[str, HardwareFacts] = {}
-        for facts in batch:
-            record = self.records.get(facts.serial_number)
-            known = seen.get(facts.serial_number) or (record.hardware if record else None)
-            conflicts += _differences(known, facts)
-            seen[facts.serial_number] = facts
-            owners = {
-                f"UDID {facts.udid}": udids.claim(facts.udid, facts.serial_number),
-                "factory_public_key": keys.claim(facts.factory_key, facts.serial_number),
-                "attestation_public_key": keys.claim(facts.attestation_key, facts.serial_number),
-            }
-            conflicts += [
-                f"{facts.serial_number}: {what} belongs to {owner}"
-                for what, owner in owners.items()
-                if owner is not None
-            ]
+        conflicts = find_conflicts(self.records, self._serials_by_udid, self._serials_by_key, batch)
         if conflicts:
             raise RegistryConflict(conflicts)
 
     def provision(self, facts: HardwareFacts) -> DeviceRecord:
         """Write down a device that passed `check`; the same one again renews what may change, such as its OS."""
-        serial = facts.serial_number
-        record = self.records.setdefault(serial, DeviceRecord(serial_number=serial))
+        record = self.record(facts.serial_number)
         record.hardware = facts
-        self._serials_by_udid[facts.udid] = serial
-        self._serials_by_key[facts.factory_key] = serial
-        self._serials_by_key[facts.attestation_key] = serial
+        self.index(record)
+        self.changed(record)
+        return record
+
+    def index(self, record: DeviceRecord) -> None:
+        """Make the device found by its UDID and its keys."""
+        if record.hardware is not None:
+            serial = record.serial_number
+            self._serials_by_udid[record.hardware.udid] = serial
+            self._serials_by_key[record.hardware.factory_key] = serial
+            self._serials_by_key[record.hardware.attestation_key] = serial
+
+    def record(self, serial_number: str) -> DeviceRecord:
+        """The record of a serial number, made where there is none."""
+        record = self.records.get(serial_number)
+        if record is None:
+            record = DeviceRecord(serial_number=serial_number, watcher=self)
+            self.records[serial_number] = record
         return record
 
     def remove(self, serial_number: str) -> bool:
@@ -237,12 +133,25 @@ class Registry:
         record.activation_lock = None
         if record.organization is None:
             del self.records[serial_number]
+        self.changed(record)
         return True
 
+    # ---- owners ----
+
     def own(
-        self, serial_numbers: Iterable[str], organization: str, server: str | None, now: datetime
+        self,
+        serial_numbers: Iterable[str],
+        organization: str,
+        server: str | None,
+        now: datetime,
+        *,
+        by: str | None = None,
+        announce: bool = True,
     ) -> None:
-        """Assign serial numbers to a server of an organisation, or to the organisation alone. Raises UnknownOwner."""
+        """Assign serial numbers to a server of an organisation, or to the organisation alone. Raises UnknownOwner.
+
+        `announce` False: no sync tells of those that come, only a full fetch lists them.
+        """
         owner = self.organizations.get(organization)
         if owner is None:
             raise UnknownOwner(f"no organization {organization!r} in the portal")
@@ -250,27 +159,79 @@ class Registry:
         if server is not None and target is None:
             raise UnknownOwner(f"no server {server!r} in organization {organization!r}")
         for serial in serial_numbers:
-            record = self.records.setdefault(serial, DeviceRecord(serial_number=serial))
-            record.assign(owner, target, now)
+            self._move(self.record(serial), owner, target, now, by=by, announce=announce)
 
-    def add_server(self, organization: str, server: Server) -> None:
-        """Give an organisation one more server, or one of its servers anew. Raises UnknownOwner."""
-        owner = self.organizations.get(organization)
-        if owner is None:
-            raise UnknownOwner(f"no organization {organization!r} in the portal")
-        servers = {**owner.servers, server.name: server}
-        self.organizations[organization] = replace(owner, servers=servers)
-
-    def release(self, serial_number: str, now: datetime) -> bool:
+    def release(self, serial_number: str, now: datetime, *, replaced: bool = False) -> bool:
         """The device belongs to nobody any more, and its last server's next sync says `deleted`. False: it had no owner."""
         record = self.records.get(serial_number)
         if record is None or record.organization is None:
             return False
-        record.assign(None, None, now)
+        self._move(record, None, None, now, leaving=Kind.REPLACED if replaced else Kind.DELETED)
         record.provisional_until, record.provisional_from_activation = None, False
         if record.hardware is None:
             del self.records[serial_number]
         return True
+
+    def _move(
+        self,
+        record: DeviceRecord,
+        organization: Organization | None,
+        server: Server | None,
+        now: datetime,
+        *,
+        by: str | None = None,
+        announce: bool = True,
+        leaving: Kind = Kind.DELETED,
+    ) -> None:
+        """Give the device an owner; a profile that its server assigned to it stays while the server stays."""
+        before = record.server
+        same = before is not None and server is not None and before.uuid == server.uuid
+        if before is not None and not same:
+            self._leave(record, before, now, leaving)
+        record.organization, record.server = organization, server
+        default = server.profile if server else None
+        if not same:
+            record.forget_profile()
+            if default is not None:
+                record.give(default, now)  # before it joins: the sync says `added`, and no more
+            record.assigned_date = record.assigned_by = None
+            if server is not None and organization is not None:
+                record.assigned_date, record.assigned_by = now, by or organization.admin_id
+                self._join(record, server, now, before, announce=announce)
+        elif (
+            before is not None and before.profile != default
+        ):  # the portal's own profile is another
+            if default is not None and (
+                record.profile is None or record.profile.uuid != default.uuid
+            ):
+                record.give(default, now)
+            elif default is None and record.profile == before.profile:
+                record.take(now, "empty")
+        self.changed(record)
+
+    def _join(
+        self,
+        record: DeviceRecord,
+        server: Server,
+        now: datetime,
+        before: Server | None,
+        *,
+        announce: bool,
+    ) -> None:
+        kind = Kind.ADDED if announce else Kind.SILENT
+        if announce and before is not None and self.moved_as_modified:
+            kind = Kind.MODIFIED
+        ledger = self.ledgers[server.uuid]
+        self._noted(ledger, ledger.join(record, now, kind), record, now)
+        if len(ledger.roster) == ADVISED_DEVICES + 1:
+            log.warning("server_over_limit", server=server.name, limit=ADVISED_DEVICES)
+
+    def _leave(self, record: DeviceRecord, server: Server, now: datetime, kind: Kind) -> None:
+        ledger = self.ledgers.get(server.uuid)
+        if ledger is None:  # left the portal with its server
+            record.position = -1
+        else:
+            self._noted(ledger, ledger.leave(record, now, kind), record, now)
 
     def replace_owners(
         self,
@@ -278,46 +239,146 @@ class Registry:
         owned: Mapping[str, tuple[str, str | None]],
         now: datetime,
     ) -> None:
-        """Make `owned` (serial number -> organisation and server names) the whole truth about owners."""
-        self.organizations = {organization.name: organization for organization in organizations}
+        """Make `owned` (serial number -> organisation and server names) the whole truth about owners.
+
+        A server that stays keeps its token, its profiles and its log. Raises LimitReached.
+        """
+        new = {organization.name: organization for organization in organizations}
+        for organization in new.values():
+            _check_servers(organization)
+        self.organizations = new
+        self._open_ledgers()
         for serial, record in list(self.records.items()):
             if serial in owned:
                 continue
-            record.assign(None, None, now)
+            self._move(record, None, None, now)
             if record.hardware is None:
                 del self.records[serial]
-        for serial, (organization, server) in owned.items():
-            self.own([serial], organization, server, now)
+        for serial, (owner, server) in owned.items():
+            self.own([serial], owner, server, now)
+        for uuid in self.ledgers.keys() - {server.uuid for _, server in self.servers()}:
+            self._drop(self.ledgers[uuid])
+
+    # ---- organisations and servers ----
+
+    def servers(self) -> Iterator[tuple[Organization, Server]]:
+        """Every server of the portal."""
+        for organization in self.organizations.values():
+            for server in organization.servers.values():
+                yield organization, server
+
+    def server(self, uuid: str) -> tuple[Organization, Server, Ledger]:
+        """A server by its UUID. Raises UnknownOwner."""
+        ledger = self.ledgers.get(uuid)
+        owner = None if ledger is None else self.organizations.get(ledger.organization)
+        if ledger is None or owner is None:
+            raise UnknownOwner(f"no server with UUID {uuid:.64}")
+        return owner, owner.servers[ledger.name], ledger
+
+    def ledger_by_key(self, consumer_key: str) -> Ledger | None:
+        """The server that has, or had, this consumer key."""
+        uuid = self._ledgers_by_key.get(consumer_key)
+        return None if uuid is None else self.ledgers.get(uuid)
+
+    def set_organization(self, organization: Organization) -> None:
+        """A new organisation, or one anew with the same servers."""
+        before = self.organizations.get(organization.name)
+        self.organizations[organization.name] = organization
+        if before is not None and before.facts != organization.facts:
+            for record in self.records.values():  # cloud configurations say who owns the device
+                if record.organization is not None and record.organization.name == before.name:
+                    record.organization = organization
+        self.unsaved.organizations = True
+
+    def add_server(self, organization: str, server: Server, **facts: object) -> Ledger:
+        """Give an organisation one more server, or one of its servers anew. Raises UnknownOwner and LimitReached.
+
+        `facts` go into a new ledger.
+        """
+        owner = self.organizations.get(organization)
+        if owner is None:
+            raise UnknownOwner(f"no organization {organization!r} in the portal")
+        owner = replace(owner, servers={**owner.servers, server.name: server})
+        _check_servers(owner)
+        self.set_organization(owner)
+        self._open_ledgers()
+        ledger = self.ledgers[server.uuid]
+        for key, value in facts.items():
+            setattr(ledger, key, value)
+        self.touch(ledger)
+        return ledger
+
+    def remove_server(self, uuid: str, now: datetime) -> None:
+        """Take a server out of the portal; its devices stay with the organisation. Raises UnknownOwner."""
+        owner, server, ledger = self.server(uuid)
+        self.own(list(ledger.roster), owner.name, None, now)
+        servers = {name: one for name, one in owner.servers.items() if name != server.name}
+        self.set_organization(replace(owner, servers=servers))
+        self._drop(ledger)
+
+    def _open_ledgers(self) -> None:
+        for organization, server in self.servers():
+            ledger = self.ledgers.get(server.uuid)
+            if ledger is None:
+                ledger = Ledger(uuid=server.uuid, organization=organization.name, name=server.name)
+                self.ledgers[server.uuid] = ledger
+            elif (ledger.organization, ledger.name) == (organization.name, server.name):
+                continue
+            ledger.organization, ledger.name = organization.name, server.name
+            self.touch(ledger)
+        self.unsaved.organizations = True
+
+    def _drop(self, ledger: Ledger) -> None:
+        for key in ledger.consumer_keys:
+            self._ledgers_by_key.pop(key, None)
+        del self.ledgers[ledger.uuid]
+        self.unsaved.dropped(ledger.uuid)
+
+    # ---- what the assignment API changes ----
+
+    def issue(self, ledger: Ledger, token: IssuedToken) -> None:
+        """This is the server's token from now on; the one before is over at once."""
+        ledger.issue(token)
+        self.touch(ledger)
+
+    def define(self, ledger: Ledger, profile: Profile) -> None:
+        """One more profile of a server. Raises LimitReached."""
+        if len(ledger.profiles) >= MAX_PROFILES:
+            raise LimitReached("profiles per server", MAX_PROFILES)
+        ledger.profiles[profile.uuid] = profile
+        self.unsaved.profile(ledger, profile)
+
+    def accessible(self, ledger: Ledger, serial_number: str) -> DeviceRecord | None:
+        """The device, if it is assigned to this server."""
+        record = self.records.get(serial_number)
+        if record is None or record.server is None or record.server.uuid != ledger.uuid:
+            return None
+        return record
+
+    def touch(self, ledger: Ledger) -> None:
+        """Something about a server changed."""
+        for key in ledger.consumer_keys:
+            self._ledgers_by_key[key] = ledger.uuid
+        self.unsaved.ledgers.add(ledger.uuid)
+
+    # ---- Watcher ----
+
+    def changed(self, record: DeviceRecord) -> None:
+        self.unsaved.devices.add(record.serial_number)
+
+    def modified(self, record: DeviceRecord, now: datetime) -> None:
+        """The next sync of the device's server says so."""
+        ledger = None if record.server is None else self.ledgers.get(record.server.uuid)
+        if ledger is not None and record.position >= 0:
+            position = ledger.operations.append(Kind.MODIFIED, record.serial_number, now)
+            self._noted(ledger, (position, Kind.MODIFIED), record, now)
+
+    def _noted(
+        self, ledger: Ledger, entry: tuple[int, Kind], record: DeviceRecord, now: datetime
+    ) -> None:
+        self.unsaved.operation(ledger, entry, record.serial_number, now)
 
 
-class _Claims(Generic[K]):
-    """Who owns a UDID or key, in the registry and then in the batch that is being checked."""
-
-    def __init__(self, registered: Mapping[K, str]) -> None:
-        self._registered: Mapping[K, str] = registered
-        self._batch: dict[K, str] = {}
-
-    def claim(self, key: K, serial_number: str) -> str | None:
-        """Note the claim; the owner when that is another device."""
-        owner = self._registered.get(key) or self._batch.setdefault(key, serial_number)
-        return None if owner == serial_number else owner
-
-
-def _differences(known: HardwareFacts | None, facts: HardwareFacts) -> list[str]:
-    """What makes `facts` another device than the one known under its serial number."""
-    if known is None:
-        return []
-    serial = facts.serial_number
-    found = []
-    if known.udid != facts.udid:
-        found.append(f"{serial}: registered with UDID {known.udid}, not {facts.udid}")
-    if known.factory_key != facts.factory_key:
-        found.append(f"{serial}: registered with another factory_public_key")
-    if known.attestation_key != facts.attestation_key:
-        found.append(f"{serial}: registered with another attestation_public_key")
-    return found
-
-
-def fingerprint(spki: bytes) -> bytes:
-    """By which the registry knows a key."""
-    return hashlib.sha256(spki).digest()
+def _check_servers(organization: Organization) -> None:
+    if len(organization.servers) > MAX_SERVERS:
+        raise LimitReached(f"MDM servers in {organization.name}", MAX_SERVERS)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from certs.clock import SystemClock
-from emulator.apple.registry import ActivationLock, ActivationState
+from emulator.apple.records import ActivationLock, ActivationState
 from emulator.fleet.run import FleetRun
 from emulator.wire import bypass_code
 from tests.e2e.conftest import Road

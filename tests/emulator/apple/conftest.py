@@ -1,6 +1,7 @@
 """Running stand-ins, a client of both their ports, and a provisioned device."""
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -8,6 +9,8 @@ import pytest
 
 from certs.clock import SimulatedClock
 from emulator.apple.app import AppleServices
+from emulator.apple.assignment_settings import AssignmentSettings
+from tests.emulator.apple.assignment_support import Ade, Started, portal, signed_up
 from tests.emulator.apple.support import Client, Device, ec_key, pki
 from tests.support import rsa_key
 
@@ -54,3 +57,25 @@ async def other(client: Client, clock: SimulatedClock) -> Device:
     made = Device(2, clock, imei="353918051234579")
     assert (await client.provision(made)).status == 200
     return made
+
+
+@pytest.fixture
+async def ade(client: Client, clock: SimulatedClock) -> Ade:
+    """An MDM server with three devices and a token."""
+    client.services.apply(portal("SIM1", "SIM2", "SIM3"))
+    return await signed_up(client, clock)
+
+
+@pytest.fixture
+def started(clock: SimulatedClock, http: aiohttp.ClientSession) -> Started:
+    """Stand-ins with settings of the test's own, and a server that has a token there."""
+
+    @asynccontextmanager
+    async def start(**settings: Any) -> AsyncIterator[Ade]:
+        assignment = AssignmentSettings(**settings)
+        async with AppleServices(
+            pki=pki(), clock=clock, portal=portal("SIM1"), assignment=assignment
+        ) as services:
+            yield await signed_up(Client(services, http), clock)
+
+    return start

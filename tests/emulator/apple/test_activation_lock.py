@@ -10,7 +10,7 @@ import pytest
 from certs.clock import SimulatedClock
 from emulator.apple.activation_lock import WRONG_CREDENTIALS
 from emulator.apple.memory import Memory
-from emulator.apple.registry import ActivationLock
+from emulator.apple.records import ActivationLock
 from emulator.wire import activation, bypass_code
 from emulator.wire.activation import ActivationRecord, ActivationRefused
 from tests.emulator.apple.support import Client, Device, Reply

@@ -18,7 +18,7 @@ from certs.trust import verify_chain
 from emulator.apple.app import AppleServices
 from emulator.apple.device_services import OLDER_ACTIVATION_PATH
 from emulator.apple.portal import Portal
-from emulator.apple.registry import ActivationState
+from emulator.apple.records import ActivationState
 from emulator.wire import account_token, plist
 from tests.emulator.apple.support import (
     Client,

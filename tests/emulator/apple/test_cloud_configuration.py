@@ -13,7 +13,7 @@ from certs.ca import CertificateAuthority
 from certs.clock import SimulatedClock
 from emulator.apple.app import AppleServices
 from emulator.apple.portal import Portal
-from emulator.apple.registry import ProfileStatus
+from emulator.apple.records import ProfileStatus
 from emulator.wire import cloudconfig, envelope
 from tests.emulator.apple.support import Client, Device, der, ec_key, pki
 from tests.support import GOLDENS, rsa_key

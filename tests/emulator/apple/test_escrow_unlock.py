@@ -13,7 +13,7 @@ from certs.identity import Identity
 from certs.keys import generate
 from certs.tls import client_context
 from emulator.apple.escrow_unlock import PATH
-from emulator.apple.registry import ActivationLock
+from emulator.apple.records import ActivationLock
 from tests.emulator.apple.support import Client, Device, Reply, pki
 from tests.emulator.wire.test_bypass_code import CODE, HASH
 

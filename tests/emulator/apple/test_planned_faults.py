@@ -9,7 +9,7 @@ import pytest
 from certs.errors import MalformedMessage
 from emulator.apple import planned_faults
 from emulator.apple.planned_faults import PlannedFaults
-from emulator.apple.registry import ActivationState
+from emulator.apple.records import ActivationState
 from emulator.wire import activation
 from emulator.wire.activation import Acknowledgement
 from tests.emulator.apple.support import (

@@ -8,7 +8,8 @@ import pytest
 
 from certs.clock import SimulatedClock
 from emulator.apple.portal import Portal, describe
-from emulator.apple.registry import ProfileStatus, Registry
+from emulator.apple.records import ProfileStatus
+from emulator.apple.registry import Registry
 from emulator.errors import ConfigurationError
 from tests.emulator.apple.support import der, pki
 

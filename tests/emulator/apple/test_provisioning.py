@@ -9,7 +9,7 @@ from certs.certificate_profile import SIMULATED_OID
 from certs.clock import SimulatedClock
 from certs.keys import spki_der
 from certs.trust import verify_chain
-from emulator.apple.registry import ActivationState
+from emulator.apple.records import ActivationState
 from emulator.wire import factory
 from emulator.wire.json_object import text_of
 from tests.emulator.apple.support import Client, Device, Reply, pki

@@ -5,14 +5,10 @@ from datetime import timedelta
 import pytest
 
 from certs.clock import SimulatedClock
+from emulator.apple.claims import RegistryConflict, fingerprint
 from emulator.apple.portal import Portal
-from emulator.apple.registry import (
-    HardwareFacts,
-    Registry,
-    RegistryConflict,
-    UnknownOwner,
-    fingerprint,
-)
+from emulator.apple.records import HardwareFacts
+from emulator.apple.registry import Registry, UnknownOwner
 
 NOW = SimulatedClock().now()
 PORTAL = Portal.parse("""

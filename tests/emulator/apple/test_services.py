@@ -18,7 +18,7 @@ from certs.tls import client_context
 from emulator.apple.app import AppleServices
 from emulator.apple.cloudconfig import CloudConfigurationService
 from emulator.apple.portal import Portal
-from emulator.apple.registry import ActivationState
+from emulator.apple.records import ActivationState
 from emulator.wire import activation, attestation, cloudconfig
 from emulator.wire.activation import ActivationRequest, HandshakeRequest
 from emulator.wire.envelope import Envelope

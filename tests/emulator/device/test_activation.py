@@ -13,7 +13,7 @@ from certs.ca import CertificateAuthority
 from certs.errors import CertsError
 from certs.identity import Identity
 from certs.keys import generate
-from emulator.apple.registry import ActivationLock
+from emulator.apple.records import ActivationLock
 from emulator.device.activation import check_handshake, check_record
 from emulator.device.activation_messages import activation_info, device_cert_request
 from emulator.device.device import Device

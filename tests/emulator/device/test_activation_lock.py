@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from emulator.apple.app import AppleServices
-from emulator.apple.registry import ActivationLock
+from emulator.apple.records import ActivationLock
 from emulator.device.activation import ActivationLocked, Credentials, activate
 from emulator.device.device import Device
 from emulator.device.setup_assistant import AutomatedEnrollment, set_up

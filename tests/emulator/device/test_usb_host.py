@@ -9,7 +9,7 @@ import pytest
 from emulator.apple.activation import ActivationSettings
 from emulator.apple.app import AppleServices
 from emulator.apple.planned_faults import PlannedFault
-from emulator.apple.registry import ActivationState
+from emulator.apple.records import ActivationState
 from emulator.device.activation import ActivationLocked, activate
 from emulator.device.device import Device
 from emulator.device.setup_assistant import AutomatedEnrollment, set_up

@@ -27,10 +27,11 @@ from certs.scep.server import ScepServer
 from certs.tls import peer_certificate, server_context
 from certs.transport import Timing
 from emulator.apple.app import AppleServices
+from emulator.apple.claims import fingerprint
 from emulator.apple.cloudconfig import CloudConfigurationSettings
 from emulator.apple.pki import SimPKI
 from emulator.apple.portal import Portal
-from emulator.apple.registry import HardwareFacts, fingerprint
+from emulator.apple.records import HardwareFacts
 from emulator.device.device import Device
 from emulator.device.keychain import FactoryIdentity
 from emulator.device.snapshot import freeze
