@@ -114,6 +114,8 @@ def _endpoint(text: str, rule: str) -> tuple[str, int | None, str]:
         host, port = parts.hostname, parts.port
     except ValueError:
         raise MalformedMessage("--map", "a port from 1 to 65535", rule) from None
+    if port == 0:
+        raise MalformedMessage("--map", "a port from 1 to 65535", rule)
     if not host or parts.path or parts.query or parts.username:
         raise MalformedMessage("--map", "HOST[:PORT]", rule)
     return ascii_host(host), port, scheme

@@ -16,6 +16,7 @@ from cryptography import x509
 from certs.clock import Clock
 from certs.errors import MalformedMessage
 from certs.revocation import OwnRevocations
+from emulator.wire import json_object
 from emulator.wire.fields import optional
 from mdmserver.admin_json import (
     command_from_json,
@@ -160,21 +161,14 @@ async def _command(request: web.Request) -> dict[str, Any]:
         raise MalformedMessage(
             "Content-Type", f"application/json or {PLIST_TYPES[0]}", request.content_type
         )
-    try:
-        return command_from_json(json.loads(body))
-    except (ValueError, RecursionError) as error:
-        raise MalformedMessage("command", "JSON", str(error)) from error
+    return command_from_json(json_object.loads(body, "command"))
 
 
 async def _reason(request: web.Request) -> x509.ReasonFlags:
     """`{"reason": …}` with a CRLReason of RFC 5280, section 5.3.1; without a body unspecified."""
     if not request.body_exists:
         return x509.ReasonFlags.unspecified
-    try:
-        content = json.loads(await request.read())
-    except (ValueError, RecursionError) as error:
-        raise MalformedMessage("body", "JSON", str(error)) from error
-    name = optional(content if isinstance(content, dict) else {"reason": content}, "reason", str)
+    name = optional(json_object.loads(await request.read(), "body"), "reason", str)
     try:
         reason = x509.ReasonFlags(name or "unspecified")
     except ValueError:

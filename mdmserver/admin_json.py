@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from certs.errors import MalformedMessage
 from emulator.wire import plist
-from emulator.wire.fields import required
+from emulator.wire.fields import Fields, required
 from mdmserver.store.base import DeviceRecord, QueuedCommand, RuleRecord
 
 MAX_DEPTH: Final = 32
@@ -110,10 +110,8 @@ def from_json(value: Any, where: str = "command", depth: int = 0) -> Any:
             return value
 
 
-def command_from_json(content: Any) -> dict[str, Any]:
+def command_from_json(content: Fields) -> dict[str, Any]:
     """`{"request_type": …, parameters…}` with property list values. Raises MalformedMessage."""
-    if not isinstance(content, dict):
-        raise MalformedMessage("command", "a JSON object", content)
     if not required(content, "request_type", str):
         raise MalformedMessage("request_type", "a RequestType", "")
     if "RequestType" in content:

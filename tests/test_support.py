@@ -70,7 +70,8 @@ def test_a_plain_url_stays_plain_through_a_map() -> None:
 
 
 @pytest.mark.parametrize(
-    "rule", ["nothing", "a=b", "a=b:c", "a=b:99999", "ftp://a=b:1", "a/b=c:1", "=b:1"]
+    "rule",
+    ["nothing", "a=b", "a=b:c", "a=b:0", "a:0=b:1", "a=b:99999", "ftp://a=b:1", "a/b=c:1", "=b:1"],
 )
 def test_a_bad_rule_is_named(rule: str) -> None:
     with pytest.raises(MalformedMessage, match="--map"):

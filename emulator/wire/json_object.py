@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -21,7 +22,7 @@ def loads(data: bytes, field: str) -> Fields:
     if len(data) > MAX_BODY_BYTES:
         raise MalformedMessage(field, f"at most {MAX_BODY_BYTES} bytes", f"{len(data)} bytes")
     try:
-        value = json.loads(data.decode(), parse_constant=_refuse)
+        value = json.loads(data.decode(), parse_constant=_refuse, parse_float=_finite)
         if b"\\u" in data:
             json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate is no text
     except (ValueError, RecursionError) as error:
@@ -33,6 +34,13 @@ def loads(data: bytes, field: str) -> Fields:
 
 def _refuse(word: str) -> float:
     raise ValueError(f"{word} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text[:20]} is beyond every number that a peer can hold")
+    return value
 
 
 def dumps(fields: Fields) -> bytes:

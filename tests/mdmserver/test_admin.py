@@ -161,7 +161,7 @@ async def test_commands_are_also_taken_as_property_lists(whole: bool) -> None:
 
 
 BAD = [
-    (b"{", "command: expected JSON"),
+    (b"{", "command: expected a JSON object"),
     (b"[]", "command: expected a JSON object"),
     (b"{}", "request_type: expected string"),
     (b'{"request_type": 1}', "request_type: expected string"),
@@ -175,7 +175,9 @@ BAD = [
     (b'{"request_type": "X", "A": 99999999999999999999999}', "command: expected values that"),
     (b'{"request_type": "X", "A": "\\u0000"}', "command: expected values that"),
     (b'{"request_type": "X", "A": ' + b"[" * 50 + b"]" * 50 + b"}", "at most 32 levels"),
-    (b'{"a":' * 100_000, "command: expected JSON"),
+    (b'{"request_type": "X", "A": NaN}', "NaN is not JSON"),
+    (b'{"request_type": "X", "A": 1e400}', "1e400 is beyond every number"),
+    (b'{"a":' * 100_000, "command: expected a JSON object"),
 ]
 
 

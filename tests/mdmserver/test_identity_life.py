@@ -251,8 +251,8 @@ async def test_a_revocation_outlives_the_process(tmp_path: Path) -> None:
         (b'{"reason": "because"}', "reason: expected one of unspecified"),
         (b'{"reason": "removeFromCRL"}', "reason: expected one of unspecified"),
         (b'{"reason": 1}', "reason: expected"),
-        (b"[]", "reason: expected"),
-        (b"{", "body: expected JSON"),
+        (b"[]", "body: expected a JSON object"),
+        (b"{", "body: expected a JSON object"),
     ],
 )
 async def test_a_wrong_reason_revokes_nothing(body: bytes, error: str) -> None:
