@@ -14,8 +14,9 @@ from certs import csr, keys, names
 from certs.faults import Action
 from tests.support import rsa_key
 from tools.bench import __main__ as bench
-from tools.bench import floor, primitives, report
+from tools.bench import floor, groups, primitives, report
 from tools.bench.counter import OperationCounter
+from tools.bench.figure import Bound, Figure, Measurement, MeasurementFailed, Unit
 from tools.bench.operation import Operation
 from tools.bench.workload import WORKLOADS, Workload
 from tools.bench.world import make_keys
@@ -31,7 +32,7 @@ def test_a_quick_bench_prints_a_ratio_for_each_workload(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "bench.json"
-    assert bench.main(["--quick", "--json", str(file)]) == 0
+    assert bench.main(["road", "--quick", "--json", str(file)]) == 0
     rows = [line.split() for line in capfd.readouterr().out.splitlines()]
     for name in NAMES:
         assert any(row[:1] == [name] and len(row) == 9 for row in rows)
@@ -109,4 +110,86 @@ def test_differences_name_both_numbers_whichever_is_larger() -> None:
 
 def test_an_unknown_workload_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["scep", "scpe"]) == 2
-    assert "no workload scpe" in capsys.readouterr().err
+    assert "no scpe; there are road, scep" in capsys.readouterr().err
+
+
+def test_the_group_of_certs_gives_each_figure_beside_its_primitive(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "bench.json"
+    assert bench.main(["certs", "--quick", "--json", str(file)]) == 0
+    content = json.loads(file.read_text())
+    assert content["failures"] == {}
+    figures = {record["name"]: record for record in content["figures"]}
+    assert list(figures) == [
+        "pkcsreq same-key",
+        "pkcsreq apple",
+        "pkioperation",
+        "acme p256",
+        "acme p384",
+    ]
+    build = figures["pkcsreq same-key"]
+    # The CSR, the certificate that signs, the message; the envelope and the look at the CSR that is sent.
+    assert build["primitive"].endswith("3 × rsa2048 private + 2 × rsa2048 public")
+    assert build["ratio"] == pytest.approx(build["value"] / build["primitive_value"])
+    assert figures["acme p256"]["scaled"] == pytest.approx(
+        figures["acme p256"]["value"] * figures["acme p256"]["rsa2048_signature_ms"] / 0.30
+    )
+    assert "pkioperation" in capfd.readouterr().out
+
+
+def figure(value: float, bound: Bound | None, unit: Unit = "ms") -> Figure:
+    return Figure(
+        name="one",
+        value=value,
+        unit=unit,
+        primitive="rsa2048 private",
+        primitive_value=2.0,
+        reference_ms=0.6,
+        bound=bound,
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "bound", "unit", "holds"),
+    [
+        (9.0, None, "ms", True),
+        (4.0, Bound("ratio", 2.0), "ms", True),
+        (4.1, Bound("ratio", 2.0), "ms", False),
+        (4.0, Bound("scaled", 2.0), "ms", True),
+        (4.1, Bound("scaled", 2.0), "ms", False),
+        (75.0, Bound("scaled", 150, at_least=True), "per s and core", True),
+        (74.0, Bound("scaled", 150, at_least=True), "per s and core", False),
+        (300.0, Bound("value", 300), "MB", True),
+        (301.0, Bound("value", 300), "MB", False),
+    ],
+)
+def test_a_bound_is_judged_by_its_own_side(
+    value: float, bound: Bound | None, unit: Unit, holds: bool
+) -> None:
+    assert figure(value, bound, unit).holds is holds
+
+
+@pytest.mark.parametrize(("quick", "code"), [([], 1), (["--quick"], 0)])
+def test_a_missed_bound_fails_the_run_unless_it_is_a_quick_one(
+    quick: list[str], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def slow(quick: bool) -> list[Figure]:
+        return [figure(9.0, Bound("ratio", 2.0))]
+
+    measurement = Measurement(name="slow", what="slow", measure=slow)
+    monkeypatch.setitem(groups.GROUPS, "slow", (measurement,))
+    assert bench.main(["slow", *quick]) == code
+    assert (" NO" in capsys.readouterr().out) is (code == 1)
+
+
+def test_a_measurement_that_fails_has_no_figure_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def broken(quick: bool) -> list[Figure]:
+        raise MeasurementFailed("pkiStatus 2")
+
+    measurement = Measurement(name="broken", what="broken", measure=broken)
+    monkeypatch.setitem(groups.GROUPS, "broken", (measurement,))
+    assert bench.main(["broken"]) == 1
+    assert "FAILED broken: pkiStatus 2" in capsys.readouterr().out

@@ -1,4 +1,7 @@
-"""`python -m tools.bench [NAME…] [--count N] [--json FILE] [--quick]`; exit 1 when anything failed, 2 for wrong usage."""
+"""`python -m tools.bench [NAME…] [--count N] [--json FILE] [--quick]`: names are groups, rows of the road, or measurements.
+
+Exit 0: all of it ran and every wanted bound holds; 1: something failed or a bound is missed; 2: wrong usage.
+"""
 
 import argparse
 import asyncio
@@ -6,16 +9,22 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import structlog
 
+from certs.errors import CertsError
 from certs.faults import FaultPoint, no_faults
+from emulator.errors import EmulatorError
 from tools.bench import report, workload
+from tools.bench.figure import Figure, Measurement, MeasurementFailed
+from tools.bench.groups import GROUPS, ROAD
 from tools.bench.loop import loop_factory
+from tools.bench.servers import ServerFacts
 from tools.bench.workload import WORKLOADS, Result, Workload
-from tools.bench.world import World, make_keys, servers_running
+from tools.bench.world import ServersFailed, World, make_keys, servers_running
 
 COUNT: Final = 40  # enrollments of a workload
 QUICK_COUNT: Final = 2
@@ -29,26 +38,85 @@ TIME_LIMIT_S: Final = 240.0  # for one workload
 def main(arguments: Sequence[str] | None = None, faults: FaultPoint = no_faults) -> int:
     """Run the bench and print its table; `faults` lets a test break the devices' requests."""
     options = _parser().parse_args(arguments)
-    names = {one.name: one for one in WORKLOADS}
-    if unknown := [name for name in options.names if name not in names]:
-        print(
-            f"bench: no workload {', '.join(unknown)}; there are {', '.join(names)}",
-            file=sys.stderr,
-        )
+    try:
+        chosen = choose(options.names)
+    except KeyError as unknown:
+        print(f"bench: no {unknown.args[0]}; there are {', '.join(_names())}", file=sys.stderr)
         return 2
-    chosen = [names[name] for name in options.names] or list(WORKLOADS)
-    count = options.count or (QUICK_COUNT if options.quick else COUNT)
+    results = _run_road(chosen.workloads, options.count, options.quick, faults)
+    figures, failures = _run_measurements(chosen.measurements, options.quick)
+    if results:
+        print("\n".join(report.as_lines(results)))
+    if chosen.measurements:
+        print("\n".join(report.figure_lines(figures, failures, judged=not options.quick)))
+    if options.json:
+        content = report.as_json(results, figures, failures)
+        options.json.write_text(json.dumps(content, indent=2) + "\n")
+    missed = not options.quick and not all(figure.holds for figure in figures)
+    return 1 if missed or failures or any(result.failures for result in results) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a run measures."""
+
+    workloads: tuple[Workload, ...]
+    measurements: tuple[Measurement, ...]
+
+
+def choose(wanted: Sequence[str]) -> Choice:
+    """Everything when nothing is named. Raises KeyError with the first name that is none."""
+    workloads: list[Workload] = []
+    measurements: list[Measurement] = []
+    for name in wanted or (ROAD, *GROUPS):
+        of_road = [one for one in WORKLOADS if name in (ROAD, one.name)]
+        of_groups = [
+            one for group, members in GROUPS.items() for one in members if name in (group, one.name)
+        ]
+        if not of_road and not of_groups:
+            raise KeyError(name)
+        workloads += [one for one in of_road if one not in workloads]
+        measurements += [one for one in of_groups if one not in measurements]
+    return Choice(tuple(workloads), tuple(measurements))
+
+
+def _names() -> list[str]:
+    members = [one.name for group in GROUPS.values() for one in group]
+    return [ROAD, *(one.name for one in WORKLOADS), *GROUPS, *members]
+
+
+def _run_road(
+    chosen: Sequence[Workload], count: int | None, quick: bool, faults: FaultPoint
+) -> list[Result]:
+    if not chosen:
+        return []
+    count = count or (QUICK_COUNT if quick else COUNT)
     ahead = make_keys(workload.KEYS_PER_DEVICE * (count + workload.WARM_UP))
     results = []
     for one in chosen:
         print(f"bench: {one.name}", file=sys.stderr)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            work = measure(one, ahead, count=count, quick=options.quick, faults=faults)
+            work = measure(one, ahead, count=count, quick=quick, faults=faults)
             results.append(runner.run(work))
-    print("\n".join(report.as_lines(results)))
-    if options.json:
-        options.json.write_text(json.dumps(report.as_json(results), indent=2) + "\n")
-    return 1 if any(result.failures for result in results) else 0
+    return results
+
+
+def _run_measurements(
+    chosen: Sequence[Measurement], quick: bool
+) -> tuple[list[Figure], dict[str, str]]:
+    """The figures of those that went well, and why the others did not."""
+    figures: list[Figure] = []
+    failures: dict[str, str] = {}
+    for one in chosen:
+        print(f"bench: {one.name}", file=sys.stderr)
+        try:
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
+                figures += runner.run(asyncio.wait_for(one.measure(quick), TIME_LIMIT_S))
+        except TimeoutError:
+            failures[one.name] = f"not finished within {TIME_LIMIT_S:g} s"
+        except (MeasurementFailed, ServersFailed, CertsError, EmulatorError) as error:
+            failures[one.name] = str(error)
+    return figures, failures
 
 
 async def measure(
@@ -67,7 +135,7 @@ async def measure(
         async with servers_running(one.server) as servers:
             world = World(
                 servers=servers,
-                facts=await servers.facts(),
+                facts=await servers.facts(ServerFacts),
                 folder=Path(folder),
                 rsa_keys=ahead,
                 faults=faults,
@@ -83,8 +151,15 @@ async def measure(
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="workloads; none: all of them")
-    parser.add_argument("--count", type=_positive, help=f"enrollments of each workload, {COUNT}")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"{', '.join((ROAD, *GROUPS))}, or one of their rows; none: everything",
+    )
+    parser.add_argument(
+        "--count", type=_positive, help=f"enrollments of each row of the road, {COUNT}"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything here")
     parser.add_argument(
         "--quick", action="store_true", help="few runs: shows that it works, no more"

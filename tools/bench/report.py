@@ -1,8 +1,10 @@
 """The result as a table for people and as JSON for CI."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
+from tools.bench import figure
+from tools.bench.figure import Figure
 from tools.bench.loop import LOOP_NAME
 from tools.bench.primitives import REFERENCE, REFERENCE_MS
 from tools.bench.workload import Result
@@ -57,27 +59,46 @@ def as_record(result: Result) -> dict[str, Any]:
     }
 
 
-def as_json(results: Sequence[Result]) -> dict[str, Any]:
+def as_json(
+    results: Sequence[Result], figures: Sequence[Figure], failures: Mapping[str, str]
+) -> dict[str, Any]:
     """The whole run."""
     return {
         "event_loop": LOOP_NAME,
         "reference_ms": REFERENCE_MS,
-        "failed": any(result.failures for result in results),
+        "failed": bool(failures) or any(result.failures for result in results),
         "workloads": [as_record(result) for result in results],
+        "figures": [figure.as_record() for figure in figures],
+        "failures": dict(failures),
     }
+
+
+def figure_lines(
+    figures: Sequence[Figure], failures: Mapping[str, str], *, judged: bool
+) -> list[str]:
+    """The table of the groups; `judged` false leaves out whether bounds hold, which a quick run cannot say."""
+    rows = [figure.COLUMNS, *(one.as_row() for one in figures)]
+    lines = _table(rows if judged else [row[:-1] for row in rows], left=(0, 1, 4))
+    notes = [f"{one.name}: {one.note}" for one in figures if one.note]
+    failed = [f"FAILED {name}: {why}" for name, why in failures.items()]
+    return [*lines, *([""] if notes else []), *notes, *([""] if failed else []), *failed]
+
+
+def _table(rows: Sequence[tuple[str, ...]], *, left: Container[int]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def as_lines(results: Sequence[Result]) -> list[str]:
     """The table, then every failure."""
     rows = [COLUMNS, *(_row(as_record(result)) for result in results)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    lines = _table(rows, left=(0, 1))
     lines += ["", *(f"{result.workload.name}: {result.workload.what}" for result in results)]
     lines += ["", *_prices(results)]
     failures = [

@@ -71,7 +71,7 @@ async def serve(kind: Kind) -> None:
         ) as server,
         AppleServices(pki=pki, clock=clock, portal=_portal(server)) as services,
     ):
-        _say(
+        say(
             ServerFacts(
                 url=services.url,
                 admin_url=services.admin_url,
@@ -80,7 +80,7 @@ async def serve(kind: Kind) -> None:
             )
         )
         while await asyncio.to_thread(sys.stdin.readline):
-            _say(ServerCpu(time.process_time()))
+            say(ServerCpu(time.process_time()))
 
 
 def _portal(server: MdmServer) -> Portal:
@@ -88,7 +88,8 @@ def _portal(server: MdmServer) -> Portal:
     return Portal.from_content({"organizations": [{"name": ORGANIZATION, "servers": [assigned]}]})
 
 
-def _say(answer: msgspec.Struct) -> None:
+def say(answer: msgspec.Struct) -> None:
+    """Write one JSON line to whoever started this process."""
     sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
     sys.stdout.flush()
 

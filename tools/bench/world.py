@@ -5,7 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -50,9 +50,15 @@ class Servers:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
-    async def facts(self) -> ServerFacts:
+    async def facts(self, kind: type[Answer]) -> Answer:
         """What it prints when all servers listen."""
-        return await self._read(ServerFacts, START_TIMEOUT_S)
+        return await self._read(kind, START_TIMEOUT_S)
+
+    async def tell(self, content: object) -> None:
+        """Write one JSON line to it."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(msgspec.json.encode(content) + b"\n")
+        await self._process.stdin.drain()
 
     async def cpu_s(self) -> float:
         """CPU seconds it used since its start."""
@@ -82,11 +88,11 @@ class Servers:
 
 
 @asynccontextmanager
-async def servers_running(kind: Kind) -> AsyncIterator[Servers]:
-    """Start the other process, stop it at the end."""
+async def process_running(module: str, *arguments: str) -> AsyncIterator[Servers]:
+    """Start `python -m module` as the other process, stop it at the end."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "tools.bench.servers", kind),
+        *("-m", module, *arguments),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
@@ -95,6 +101,11 @@ async def servers_running(kind: Kind) -> AsyncIterator[Servers]:
         yield servers
     finally:
         await servers.stop()
+
+
+def servers_running(kind: Kind) -> AbstractAsyncContextManager[Servers]:
+    """The Apple stand-ins and mdmserver in the other process."""
+    return process_running("tools.bench.servers", kind)
 
 
 def make_keys(count: int) -> list[bytes]:

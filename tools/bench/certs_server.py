@@ -1,0 +1,75 @@
+"""`mdm-certs serve` in a process of its own, so that its CPU is told apart from the clients'.
+
+`python -m tools.bench.certs_server` makes a CA folder that goes when it stops, prints where the doors are as one JSON line
+(`CertsFacts`), and then speaks as `tools.bench.servers` does: a line on stdin is answered with the CPU seconds used so far,
+the end of stdin stops it. Its ACME door trusts the attestation root that comes as PEM on the first line of stdin, in JSON.
+"""
+
+import asyncio
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+import structlog
+from cryptography import x509
+
+from certs.authorize import StaticChallenge
+from certs.clock import SystemClock
+from certs.devices_file import AnyAttestedDevice
+from certs.folder import CaFolder
+from certs.serving import CertsServer, ServeOptions
+from tools.bench.loop import loop_factory
+from tools.bench.servers import ServerCpu, say
+
+CHALLENGE = "bench"
+
+
+class CertsFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the doors are, and what to trust."""
+
+    scep_url: str
+    acme_directory: str
+    root_pem: str
+
+
+async def serve(folder: Path) -> None:
+    """Run until stdin ends."""
+    clock = SystemClock()
+    line = await asyncio.to_thread(sys.stdin.readline)
+    root = x509.load_pem_x509_certificate(msgspec.json.decode(line, type=str).encode())
+    ca = await asyncio.to_thread(CaFolder.open, folder, "Bench CA", ["127.0.0.1"], clock=clock)
+    options = ServeOptions(
+        challenges=StaticChallenge(CHALLENGE),
+        devices=AnyAttestedDevice(),
+        attestation_roots=(root,),
+    )
+    async with CertsServer(ca, options, clock=clock) as server:
+        say(
+            CertsFacts(
+                scep_url=server.scep_url,
+                acme_directory=server.acme_directory,
+                root_pem=ca.root.read_text(),
+            )
+        )
+        while await asyncio.to_thread(sys.stdin.readline):
+            say(ServerCpu(time.process_time()))
+
+
+def main() -> None:
+    """Log refusals to stderr, serve, stop."""
+    structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger("warning"),
+        cache_logger_on_first_use=True,
+    )
+    with (
+        tempfile.TemporaryDirectory(prefix="mdm-bench-") as folder,
+        asyncio.Runner(loop_factory=loop_factory()) as runner,
+    ):
+        runner.run(serve(Path(folder)))
+
+
+if __name__ == "__main__":
+    main()

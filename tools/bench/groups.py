@@ -1,0 +1,10 @@
+"""The groups of figures beside the road's workloads, by the name that the command line knows them by."""
+
+from typing import Final
+
+from tools.bench import certs
+from tools.bench.figure import Measurement
+
+ROAD: Final = "road"
+
+GROUPS: Final[dict[str, tuple[Measurement, ...]]] = {"certs": certs.MEASUREMENTS}
