@@ -9,7 +9,7 @@ import heapq
 import random
 from collections import Counter
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -50,9 +50,8 @@ class Pusher:
         self._random = random.Random(seed)
         self._due: dict[str, int] = {}  # UDID -> tries so far, oldest first
         self._under_way: dict[str, asyncio.Task[None]] = {}
-        self._later: list[tuple[float, str, int]] = []  # heap: when, UDID, tries
+        self._later: list[tuple[datetime, str, int]] = []  # heap: when, UDID, tries
         self._later_news = asyncio.Event()
-        self._started_at = clock.now()
         self._background: list[asyncio.Task[None]] = []
         self.counts: Counter[str] = Counter()  # accepted, refused, failed, given_up, turned_off
 
@@ -163,11 +162,9 @@ class Pusher:
         wait_s = min(LONGEST_RETRY_S, FIRST_RETRY_S * 4.0 ** (tries - 1))
         wait_s *= 0.75 + self._random.random() / 2
         log.info("push_again", udid=udid, reason=reason, wait_s=round(wait_s, 1), tries=tries)
-        heapq.heappush(self._later, (self._elapsed_s() + wait_s, udid, tries))
+        due = self._clock.now() + timedelta(seconds=wait_s)
+        heapq.heappush(self._later, (due, udid, tries))
         self._later_news.set()
-
-    def _elapsed_s(self) -> float:
-        return (self._clock.now() - self._started_at).total_seconds()
 
     async def _retry(self) -> None:
         """One task for all that wait for another try."""
@@ -175,8 +172,8 @@ class Pusher:
             self._later_news.clear()
             if not self._later:
                 await self._later_news.wait()
-            elif (wait_s := self._later[0][0] - self._elapsed_s()) > 0:
-                await self._sleep_unless_news(wait_s)
+            elif (wait := self._later[0][0] - self._clock.now()) > timedelta(0):
+                await self._sleep_unless_news(wait.total_seconds())
             else:
                 _, udid, tries = heapq.heappop(self._later)
                 self._due.setdefault(udid, tries)
@@ -198,11 +195,12 @@ class Pusher:
         """APNs may lose what it accepted."""
         while True:
             await self._clock.sleep(AGAIN_AFTER_S)
-            long_ago = self._clock.now() - timedelta(seconds=AGAIN_AFTER_S)
-            udids = await self._store.push_waiting(long_ago)
-            if udids:
-                log.info("push_again_what_waits", devices=len(udids))
-                self.wake_all(udids)
+            with self._clock.busy():
+                long_ago = self._clock.now() - timedelta(seconds=AGAIN_AFTER_S)
+                udids = await self._store.push_waiting(long_ago)
+                if udids:
+                    log.info("push_again_what_waits", devices=len(udids))
+                    self.wake_all(udids)
 
 
 def read_identity(path: Path | None) -> Identity | None:

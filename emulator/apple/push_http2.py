@@ -42,6 +42,7 @@ log = structlog.get_logger()
 
 CONNECTION_STEP: Final = "push_connection"
 MAX_HEADER_LIST_BYTES: Final = 8192
+FRAME_HEADER_BYTES: Final = 9
 MAX_EXCESS_BYTES: Final = 1024 * 1024  # of a payload that is too large; then the stream is reset
 MAX_RESETS: Final = 100  # beyond as many streams as were allowed to finish
 JSON: Final = (b"content-type", b"application/json")
@@ -67,6 +68,12 @@ class _Connection(H2Connection):
     def open_inbound_streams(self) -> int:
         super().open_inbound_streams  # noqa: B018  # forgets the streams that are closed
         return 0
+
+    @property
+    def overlong(self) -> bool:
+        """A frame larger than was allowed is on its way in; h2 itself looks at the length only once it is whole."""
+        waiting = len(self.incoming_buffer._data)
+        return waiting > self.max_inbound_frame_size + FRAME_HEADER_BYTES
 
 
 @dataclass(slots=True)
@@ -140,9 +147,14 @@ class ProviderConnection(asyncio.Protocol):
         try:
             for event in self._h2.receive_data(data):
                 self._handle(event)
+                if self._closing:
+                    break  # whatever else came with it is for nobody
         except ProtocolError as error:
             log.warning("push_protocol_error", error=f"{type(error).__name__}: {error}"[:200])
             self._closing = True  # h2 has put its own GOAWAY into what is to be sent
+        if not self._closing and self._h2.overlong:
+            log.warning("push_protocol_error", error="a frame larger than was allowed")
+            self.go_away(None, error=ErrorCodes.FRAME_SIZE_ERROR)
         self._flush()
         if self._closing:
             self._transport.close()
