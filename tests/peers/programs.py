@@ -93,21 +93,23 @@ class Finished:
     said: str  # on stderr
 
 
-async def run(program: str, *arguments: str, folder: Path, **environment: str) -> Finished:
+async def run(
+    program: str, *arguments: str, folder: Path, stdin: bytes = b"", **environment: str
+) -> Finished:
     """Run it to its end, in `folder`; killed with its children when it takes too long."""
     process = await asyncio.create_subprocess_exec(
         program,
         *arguments,
         cwd=folder,
         env=_environment(environment),
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
     )
     try:
         async with asyncio.timeout(RUN_TIMEOUT_S):
-            output, said = await process.communicate()
+            output, said = await process.communicate(stdin)
     finally:
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)
