@@ -39,6 +39,19 @@ class ProfileRefused(EmulatorError):
         super().__init__(" > ".join(f"{domain} {code}: {text}" for domain, code, text in chain))
 
 
+class CannotListen(EmulatorError):
+    """A port of ours is taken, or not ours to take."""
+
+    def __init__(self, service: str, host: str, port: int, reason: str) -> None:
+        self.service = service  # as the command line names its port
+        self.host = host
+        self.port = port
+        super().__init__(
+            f"{service}: cannot listen on {host} port {port} ({reason}): "
+            "end the program that has it, or choose another host or port"
+        )
+
+
 class ConfigurationError(EmulatorError):
     """A file or option that a person wrote cannot be used; lists every mistake at once."""
 

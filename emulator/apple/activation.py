@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from pydantic import Field
+
 from certs.clock import Clock
 from certs.errors import MalformedMessage
 from emulator.apple import activation_form, activation_lock
@@ -33,6 +35,7 @@ from emulator.apple.planned_faults import OUTCOME, PlannedFaults
 from emulator.apple.records import ActivationLock, ActivationState
 from emulator.apple.registry import Registry
 from emulator.config import MAX_ACTIVATION_BYTES
+from emulator.settings_file import FileModel
 from emulator.wire import activation, activation_info, activation_record
 from emulator.wire.activation import (
     Acknowledgement,
@@ -51,17 +54,23 @@ ActivationMode = Literal["full", "lite", "both"]
 USER_AGENTS: Final = ("iOS Device Activator (", "iTunes/")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActivationSettings:
+class ActivationSettings(FileModel):
     """What a run may choose about activation."""
 
-    mode: ActivationMode = "both"
-    check_time: bool = True  # of handshakes; False for devices that live in another time
-    check_dates: bool = (
-        False  # of factory certificates; Apple's own CA of this kind expired in 2014
+    mode: ActivationMode = Field(
+        "both", description="full: handshake and session; lite: one request, for load"
     )
-    reactivation: Literal["ack", "error"] = "ack"  # how an activated device is answered (2.5)
-    answer: Literal["xml", "html"] = "xml"  # the plist as it is, or in the script of a page
+    check_time: bool = Field(
+        True, description="of handshakes; false for devices that live in another time"
+    )
+    # Apple's own CA of this kind expired in 2014.
+    check_dates: bool = Field(False, description="of factory certificates")
+    reactivation: Literal["ack", "error"] = Field(
+        "ack", description="how an activated device that asks again is answered"
+    )
+    answer: Literal["xml", "html"] = Field(
+        "xml", description="the plist as it is, or in the script of a page"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

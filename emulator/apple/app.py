@@ -2,10 +2,11 @@
 
 import asyncio
 import hashlib
+import os
 import secrets
 import ssl
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -42,6 +43,7 @@ from emulator.apple.registry import Registry
 from emulator.apple.registry_file import RegistryFile
 from emulator.apple.server_admin import ServerAdmin
 from emulator.config import MAX_BODY_BYTES, SHUTDOWN_TIMEOUT_S
+from emulator.errors import CannotListen
 
 log = structlog.get_logger()
 
@@ -142,26 +144,17 @@ class AppleServices:
             context, push_context = self._context(identity), self.push.tls_context(identity)
             if self._proxy_port is not None:
                 await self._present_apples_names(context, push_context)
-            self._port = await self._listen(self._services(), self._host, self._port, context)
-            await self.push.start(self._host, push_context)
-            admin = Admin(self.pki, self.registry, self._clock, self._keep)
-            self._admin_port = await self._listen(
-                admin.application(
-                    self.token,
-                    self._admin_hosts,
-                    [
-                        *self.push.admin().routes(),
-                        *DeviceAdmin(self.registry, self.planned_faults).routes(),
-                        *PortalAdmin(self.registry, self._clock).routes(),
-                        *ServerAdmin(self.registry, self._clock).routes(),
-                        *FaultAdmin(self.assignment_faults).routes(),
-                    ],
-                ),
-                "127.0.0.1",
-                self._admin_port,
-            )
+            with _listening("services", self._host, self._port):
+                self._port = await self._listen(self._services(), self._host, self._port, context)
+            with _listening("push", self._host, self.push.settings.port):
+                await self.push.start(self._host, push_context)
+            with _listening("administration", "127.0.0.1", self._admin_port):
+                self._admin_port = await self._listen(
+                    self._administration(), "127.0.0.1", self._admin_port
+                )
             if self._proxy_port is not None:
-                await self._start_proxy(self._proxy_port)
+                with _listening("proxy", "127.0.0.1", self._proxy_port):
+                    await self._start_proxy(self._proxy_port)
         except BaseException:
             await self._stop()
             raise
@@ -200,6 +193,20 @@ class AppleServices:
         app.add_routes(assignment_routes(desk, self._assignment_door))
         return app
 
+    def _administration(self) -> web.Application:
+        admin = Admin(self.pki, self.registry, self._clock, self.keep)
+        return admin.application(
+            self.token,
+            self._admin_hosts,
+            [
+                *self.push.admin().routes(),
+                *DeviceAdmin(self.registry, self.planned_faults).routes(),
+                *PortalAdmin(self.registry, self._clock).routes(),
+                *ServerAdmin(self.registry, self._clock).routes(),
+                *FaultAdmin(self.assignment_faults).routes(),
+            ],
+        )
+
     def _signed_for(self) -> list[str]:
         """The base URLs by which a server may have called the assignment API."""
         own = [f"https://{_in_url(name)}:{self._port}" for name in self._names]
@@ -217,7 +224,7 @@ class AppleServices:
 
         async def kept(request: web.Request) -> web.StreamResponse:
             response = await handler(request)
-            await self._keep()
+            await self.keep()
             return response
 
         return await self._door.middleware(request, kept)
@@ -234,7 +241,7 @@ class AppleServices:
             await file.commit()
             await file.remember_portal(source)
 
-    async def _keep(self) -> None:
+    async def keep(self) -> None:
         """Nothing is acknowledged before it is in the file."""
         if self._file is not None:
             await self._file.commit()
@@ -284,6 +291,17 @@ class AppleServices:
 
     def _admin_hosts(self) -> set[str]:
         return {f"{name}:{self._admin_port}" for name in LOOPBACK_NAMES}
+
+
+@contextmanager
+def _listening(service: str, host: str, port: int) -> Iterator[None]:
+    """Name the port that could not be opened. Raises CannotListen."""
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or 0  # negative: no address of that name
+        reason = os.strerror(number) if number > 0 else error.strerror or str(error)
+        raise CannotListen(service, host, port, reason.lower()) from error
 
 
 def _in_url(host: str) -> str:

@@ -1,15 +1,16 @@
 """The cloud configuration service (iprofiles): which MDM server a device belongs to (apple-services.md 3.2 to 3.4, 9.2)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, Literal
 
 import structlog
+from pydantic import Field
 
 from certs.clock import Clock
 from emulator.apple.answer import Answer, Received, Refusal
 from emulator.apple.device_envelope import EnvelopeChecks, claimed_serial
 from emulator.apple.records import DeviceRecord
+from emulator.settings_file import FileModel
 from emulator.wire import cloudconfig
 from emulator.wire.device_request import Operation
 from emulator.wire.envelope import Envelope
@@ -21,12 +22,14 @@ ProvisionalStart = Literal["activation", "enrollment"]
 JSON: Final = "application/json"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CloudConfigurationSettings:
+class CloudConfigurationSettings(FileModel):
     """What a run may choose about cloud configurations."""
 
-    provisional_start: ProvisionalStart = "activation"  # of the 30 days (rule 45)
-    legacy: bool = False  # serve the way that Macs once went, too
+    provisional_start: ProvisionalStart = Field(
+        "activation",
+        description="when the 30 days of a device added with Apple Configurator start (rule 45)",
+    )
+    legacy: bool = Field(False, description="serve the way that Macs once went, too")
 
 
 class CloudConfigurationService:

@@ -19,6 +19,7 @@ from emulator.apple.app import AppleServices
 from emulator.apple.cloudconfig import CloudConfigurationService
 from emulator.apple.portal import Portal
 from emulator.apple.records import ActivationState
+from emulator.errors import CannotListen
 from emulator.wire import activation, attestation, cloudconfig
 from emulator.wire.activation import ActivationRequest, HandshakeRequest
 from emulator.wire.envelope import Envelope
@@ -129,7 +130,7 @@ async def test_a_taken_port_leaves_nothing_open(clock: SimulatedClock) -> None:
     async with AppleServices(pki=pki(), clock=clock) as first:
         admin_port = int(first.admin_url.rpartition(":")[2])
         second = AppleServices(pki=pki(), clock=clock, admin_port=admin_port)
-        with pytest.raises(OSError, match="in use"):
+        with pytest.raises(CannotListen, match="administration: .* in use"):
             await second.__aenter__()
         port = int(second.url.rpartition(":")[2])
         with pytest.raises(ConnectionRefusedError):
