@@ -9,7 +9,7 @@ from certs.errors import MalformedMessage
 from emulator.apple import planned_faults
 from emulator.apple.admin import UnknownSerial, describe
 from emulator.apple.planned_faults import EVERYBODY, PlannedFaults
-from emulator.apple.portal import serial_number
+from emulator.apple.portal_device import serial_number
 from emulator.apple.registry import Registry
 from emulator.wire import factory, json_object
 from emulator.wire.fields import required

@@ -18,6 +18,12 @@ from pydantic import AfterValidator, Field
 from emulator import settings_file
 from emulator.apple.assignment_profile import AssignmentProfile, CertificateText, Name
 from emulator.apple.ledger import IssuedToken, Ledger
+from emulator.apple.portal_device import (
+    PortalDevice,
+    SerialNumber,
+    apply_devices,
+    describe_devices,
+)
 from emulator.apple.records import Organization, Person, Role, Server
 from emulator.apple.registry import Registry
 from emulator.apple.tokens import BUILT_IN
@@ -44,14 +50,6 @@ FACTS: Final = (
 )
 
 
-def serial_number(text: str) -> str:
-    """Upper case, as the services have it (apple-services.md 9.3)."""
-    serial = text.strip().upper()
-    if not (serial.isascii() and serial.isalnum() and len(serial) <= 20):
-        raise ValueError("a serial number has up to 20 letters and digits")
-    return serial
-
-
 def _server_uuid(text: str) -> str:
     digits = text.replace("-", "").upper()
     if len(digits) != 32 or set(digits) - set("0123456789ABCDEF"):
@@ -59,7 +57,6 @@ def _server_uuid(text: str) -> str:
     return digits
 
 
-SerialNumber = Annotated[str, AfterValidator(serial_number)]
 ServerUuid = Annotated[str, AfterValidator(_server_uuid)]
 
 
@@ -143,6 +140,9 @@ class Portal(FileModel):
     """The whole portal file."""
 
     organizations: tuple[PortalOrganization, ...] = ()
+    devices: tuple[PortalDevice, ...] = Field(
+        (), description="more about single devices than whose they are"
+    )
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -161,7 +161,7 @@ class Portal(FileModel):
     @classmethod
     def from_content(cls, content: object, *, source: str = "portal") -> Self:
         """Type plain data. Duplicates are looked for even where something else is wrong, to report all at once."""
-        mistakes = list(_duplicates(content))
+        mistakes = list(duplicates(content))
         try:
             portal = settings_file.validate(content, cls, source=source)
         except ConfigurationError as error:
@@ -182,6 +182,7 @@ class Portal(FileModel):
         for organization in self.organizations:
             for server in organization.servers:
                 _equip(registry, organization, server, now)
+        apply_devices(registry, self.devices)
 
 
 def _remembering(registry: Registry, organization: Organization) -> Organization:
@@ -221,7 +222,9 @@ def describe(registry: Registry) -> dict[str, Any]:
         if record.organization is not None:
             server = record.server.name if record.server else None
             devices.setdefault((record.organization.name, server), []).append(record.serial_number)
+    more = describe_devices(registry)
     return {
+        **({"devices": more} if more else {}),
         "organizations": [
             {
                 "name": organization.name,
@@ -240,7 +243,7 @@ def describe(registry: Registry) -> dict[str, Any]:
                 "unassigned": sorted(devices.get((organization.name, None), [])),
             }
             for organization in registry.organizations.values()
-        ]
+        ],
     }
 
 
@@ -277,8 +280,11 @@ def _equipment(ledger: Ledger) -> dict[str, Any]:
     )
 
 
-def _duplicates(content: object) -> Iterator[str]:
+def duplicates(content: object) -> Iterator[str]:
     """Names that are not unique and serial numbers that stand twice, in data that may be of any shape."""
+    devices: dict[str, str] = {}
+    for place, device in _items(content, "devices", ""):
+        yield from _seen(devices, device, "serial_number", place)
     serials: dict[str, str] = {}
     uuids: dict[str, str] = {}
     organizations: dict[str, str] = {}
@@ -322,4 +328,6 @@ def _seen_serials(
 
 
 def _normal(key: str, value: str) -> str:
-    return value.replace("-", "").strip().upper() if key == "uuid" else value.strip()
+    if key == "uuid":
+        return value.replace("-", "").strip().upper()
+    return value.strip().upper() if key == "serial_number" else value.strip()

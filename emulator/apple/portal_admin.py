@@ -14,7 +14,8 @@ from aiohttp import web
 from certs.clock import Clock
 from certs.errors import MalformedMessage
 from emulator.apple.admin import UnknownSerial, describe
-from emulator.apple.portal import PortalOrganization, serial_number
+from emulator.apple.portal import PortalOrganization
+from emulator.apple.portal_device import serial_number
 from emulator.apple.records import DeviceRecord, Organization, Person, Purchase, Role
 from emulator.apple.registry import Registry, UnknownOwner
 from emulator.apple.tokens import enroller
