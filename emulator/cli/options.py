@@ -40,6 +40,14 @@ Authorities = Annotated[
         "--ca", help="PEM file with certificate authorities that devices trust too. Repeatable."
     ),
 ]
+RunningApple = Annotated[
+    Path | None,
+    typer.Option(
+        "--apple",
+        envvar="MDM_EMULATOR_APPLE",
+        help="State folder of a running `mdm-emulator apple serve` on this machine: use its stand-ins.",
+    ),
+]
 Concurrency = Annotated[
     int, typer.Option(help="Devices that run at the same time.", min=1, max=10_000)
 ]

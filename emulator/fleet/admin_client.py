@@ -20,6 +20,14 @@ class AdminClient:
 
     async def call(self, method: str, path: str, content: object = None) -> dict[str, Any]:
         """Send JSON, get a JSON object. Raises PeerRefused with the port's own words."""
+        answer = await self.fetch(method, path, content)
+        try:
+            return cast(dict[str, Any], json.loads(answer.body))
+        except ValueError as error:
+            raise PeerRefused(self.step, f"the answer is not JSON: {error}") from error
+
+    async def fetch(self, method: str, path: str, content: object = None) -> HttpResponse:
+        """Send JSON, get whatever comes with a 2xx. Raises PeerRefused with the port's own words."""
         headers = {"Authorization": f"Bearer {self.token}", "Accept": "application/json"}
         body = b""
         if content is not None:
@@ -33,10 +41,7 @@ class AdminClient:
             raise PeerRefused(self.step, str(error)) from error
         if not 200 <= answer.status < 300:
             raise PeerRefused(self.step, _words(answer), status=answer.status)
-        try:
-            return cast(dict[str, Any], json.loads(answer.body))
-        except ValueError as error:
-            raise PeerRefused(self.step, f"the answer is not JSON: {error}") from error
+        return answer
 
 
 def _words(answer: HttpResponse) -> str:
