@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from emulator.cli import device, fleet, trust
+from emulator.cli import apple, device, fleet, portal, trust
 from emulator.cli.options import (
     DEFAULT_STATE,
     Authorities,
@@ -69,21 +69,25 @@ app.command("enroll")(fleet.enroll)
 app.command("check-in")(fleet.check_in)
 app.command("listen")(fleet.listen)
 app.add_typer(device.app, name="device")
+app.add_typer(apple.app, name="apple")
+app.add_typer(portal.app, name="portal")
 app.add_typer(trust.app, name="trust")
 
 
 @app.command()
 def schema(
-    kind: Annotated[str, typer.Argument(help="Which file: fleet or portal.")] = "fleet",
+    kind: Annotated[str, typer.Argument(help="Which file: fleet, apple or portal.")] = "fleet",
 ) -> None:
     """Print the JSON Schema of a file, for editors and for reading."""
     match kind:
         case "fleet":
             from emulator.fleet.fleet import FleetFile as Model
+        case "apple":
+            from emulator.apple.serve_file import AppleFile as Model  # type: ignore[assignment]
         case "portal":
             from emulator.apple.portal import Portal as Model  # type: ignore[assignment]
         case _:
-            refuse(f"schema: no file is called '{kind}' (fleet, portal)")
+            refuse(f"schema: no file is called '{kind}' (fleet, apple, portal)")
     print(json.dumps(Model.model_json_schema(), indent=2))
 
 

@@ -16,6 +16,7 @@ from emulator.cli.options import (
     JsonFile,
     LogLevel,
     Maps,
+    RunningApple,
     State,
     finish,
     log_to_stderr,
@@ -63,6 +64,15 @@ def enroll(
         ),
     ] = False,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same devices.")] = None,
+    apple: RunningApple = None,
+    organization: Annotated[
+        str | None,
+        typer.Option(help="With --apple and no fleet file: who owns the devices in its portal."),
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(help="With --organization: the MDM server that they are assigned to."),
+    ] = None,
     state: State = DEFAULT_STATE,
     maps: Maps = None,
     ca: Authorities = None,
@@ -76,14 +86,19 @@ def enroll(
     from emulator.fleet import fleet as fleet_file
 
     def chosen() -> fleet_file.FleetFile:
-        if fleet is None and profile is None and enroll_url is None:
-            raise ConfigurationError("enroll", ["give a fleet file, --profile or --enroll-url"])
+        if fleet is None and profile is None and enroll_url is None and organization is None:
+            raise ConfigurationError(
+                "enroll", ["give a fleet file, --profile, --enroll-url, or --apple --organization"]
+            )
         if fleet is None:
             group = {"count": count, "model": model or (), "os_version": os_version or ()}
-            content: dict[str, object] = {"seed": seed or 0, "groups": [group]}
+            owner = {"organization": organization, "server": server}
+            content: dict[str, object] = {"seed": seed or 0, "groups": [group | owner]}
         else:
             changed = {} if seed is None else {"seed": seed}
             content = fleet_file.read(fleet).model_dump() | changed
+        if apple is not None:
+            content["apple"] = _stand_ins(apple, content.get("apple"))
         if profile is not None or enroll_url is not None:
             content |= {"profile": profile, "enroll_url": enroll_url}
         if locked or await_configuration:
@@ -139,6 +154,16 @@ def listen(
 
     outcomes, steps = run(work())
     finish(outcomes, steps, json_file)
+
+
+def _stand_ins(folder: Path, section: object) -> dict[str, object]:
+    """The `apple` section of a fleet that uses running stand-ins; how devices activate stays as it was."""
+    from emulator.apple.addresses import Addresses
+
+    at = Addresses.read(folder)
+    kept = {"activation": section["activation"]} if isinstance(section, dict) else {}
+    running = {"url": at.url, "admin_url": at.admin_url, "token_file": at.token_file}
+    return {**kept, **running, "ca": at.tls_root}
 
 
 async def _sleep_until_pushed(opened: "FleetRun", seconds: float | None) -> None:

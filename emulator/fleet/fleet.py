@@ -63,6 +63,9 @@ class AppleSection(FileModel):
     token_file: Path | None = Field(
         None, description="file that holds the bearer token of the admin URL"
     )
+    ca: Path | None = Field(
+        None, description="PEM file with the authority of their TLS certificates"
+    )
     portal: Path | None = Field(
         None, description="portal YAML for stand-ins that this run starts itself"
     )
@@ -82,6 +85,8 @@ class AppleSection(FileModel):
         running = (self.url, self.admin_url, self.token_file)
         if any(running) and not all(running):
             raise ValueError("url, admin_url and token_file belong together")
+        if self.ca and not self.url:
+            raise ValueError("ca is for running stand-ins: give their url, too")
         if self.url and self.portal:
             raise ValueError("portal is for stand-ins started here; url names running ones")
         return self
@@ -242,7 +247,11 @@ def read(path: Path) -> FleetFile:
         return None if file is None else base / file
 
     apple = fleet.apple.model_copy(
-        update={"token_file": beside(fleet.apple.token_file), "portal": beside(fleet.apple.portal)}
+        update={
+            "token_file": beside(fleet.apple.token_file),
+            "ca": beside(fleet.apple.ca),
+            "portal": beside(fleet.apple.portal),
+        }
     )
     return fleet.model_copy(update={"apple": apple, "profile": beside(fleet.profile)})
 

@@ -23,6 +23,7 @@ def _mistakes(fleet: FleetFile) -> Iterator[str]:
         yield from error.mistakes
     yield from _unreadable("profile", fleet.profile)
     yield from _unreadable("apple.token_file", fleet.apple.token_file)
+    yield from _unreadable("apple.ca", fleet.apple.ca)
     if fleet.enroll_url is not None:
         try:
             parts = urlsplit(fleet.enroll_url)

@@ -186,6 +186,8 @@ class FleetRun:
         roots = list(self._options.authorities)
         if self._own is not None:
             roots.append(self._own.pki.tls_ca.certificate)
+        if self.fleet.apple.ca is not None:
+            roots += read_authorities([self.fleet.apple.ca], source="apple.ca")
         return TrustSet(system=self._options.system_trust).with_roots(*roots)
 
     def _surroundings(self, apple_url: str) -> Surroundings:
@@ -374,8 +376,8 @@ def _row(row: DeviceRow, device: Device) -> DeviceRow:
     )
 
 
-def read_authorities(files: list[Path]) -> tuple[x509.Certificate, ...]:
-    """Read `--ca` files. Raises ConfigurationError with every file that is not PEM certificates."""
+def read_authorities(files: list[Path], source: str = "--ca") -> tuple[x509.Certificate, ...]:
+    """Read files of authorities. Raises ConfigurationError with every one that is not PEM certificates."""
     found: list[x509.Certificate] = []
     mistakes: list[str] = []
     for file in files:
@@ -384,7 +386,7 @@ def read_authorities(files: list[Path]) -> tuple[x509.Certificate, ...]:
         except (OSError, ValueError) as error:
             mistakes.append(f"{file}: {error}")
     if mistakes:
-        raise ConfigurationError("--ca", mistakes)
+        raise ConfigurationError(source, mistakes)
     return tuple(found)
 
 

@@ -41,6 +41,10 @@ async def cli(*arguments: str | Path) -> tuple[int, str, str]:
         ("device", "show"),
         ("schema",),
         ("doctor",),
+        ("apple", "serve"),
+        ("portal",),
+        ("portal", "token", "issue"),
+        ("trust", "export"),
     ],
 )
 def test_every_command_has_help(command: tuple[str, ...]) -> None:
@@ -107,7 +111,7 @@ async def test_a_check_in_of_devices_that_are_not_enrolled_is_no_success(road: R
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("enroll",), "give a fleet file, --profile or --enroll-url"),
+        (("enroll",), "give a fleet file, --profile, --enroll-url, or --apple"),
         (("check-in",), "enroll a fleet first"),
         (("device", "show", "SIM1"), "enroll a fleet first"),
         (("enroll", "--profile", "none.mobileconfig"), "none.mobileconfig"),
