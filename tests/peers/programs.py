@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,14 @@ def needed(program: str) -> str:
     return path
 
 
+def server_on_path(program: str) -> str:
+    """A real MDM server's program, which nobody has to have: the test is skipped where it is absent."""
+    path = shutil.which(program)
+    if path is None:
+        pytest.skip(f"{program} is not on PATH")
+    return path
+
+
 def free_ports(count: int) -> list[int]:
     """Different ports that nobody listens on now."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
@@ -41,6 +49,24 @@ async def listening(
     program: str, *arguments: str, port: int, folder: Path, **environment: str
 ) -> AsyncIterator[Path]:
     """The program from when `port` takes connections; gives the file with all that it says."""
+    async with _started(program, arguments, folder, environment) as (process, said):
+        await _connected(process, port, said)
+        yield said
+
+
+@asynccontextmanager
+async def running(
+    program: str, *arguments: str, folder: Path, **environment: str
+) -> AsyncIterator[Path]:
+    """A program that listens nowhere, until the test has seen enough; gives the file with all that it says."""
+    async with _started(program, arguments, folder, environment) as (_, said):
+        yield said
+
+
+@asynccontextmanager
+async def _started(
+    program: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, Path]]:
     said = folder / f"{Path(program).name}.log"
     with said.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
@@ -53,8 +79,7 @@ async def listening(
             stderr=output,
         )
     try:
-        await _connected(process, port, said)
-        yield said
+        yield process, said
     finally:
         with suppress(ProcessLookupError):
             process.kill()
