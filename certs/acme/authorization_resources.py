@@ -103,6 +103,7 @@ class AuthorizationResources:
                 roots=self._attestation_roots,
                 at=self._clock.now(),
                 allow_unattested=self._allow_unattested,
+                user_enrollment=self._policy.user_enrollment,
             )
         fetcher = self._policy.http01
         assert fetcher is not None  # else there would be no such order

@@ -119,6 +119,7 @@ def judge(
     roots: Sequence[x509.Certificate],
     at: datetime,
     allow_unattested: bool,
+    user_enrollment: bool = False,
 ) -> Attestation | None:
     """Every check of certificates.md 2.7 that needs no CSR; None for an unattested answer that is allowed.
 
@@ -140,6 +141,9 @@ def judge(
             "badAttestationStatement",
             "the freshness code is not the hash of this challenge's token",
         )
+    names_nobody = not (found.serial_number or found.udid)
+    if user_enrollment and names_nobody and _is_one_time(grant):
+        return found
     if not _is_device(found, identifier, grant):
         raise _wrong_device(identifier)
     return found
@@ -157,6 +161,11 @@ def _statement(payload: Json) -> AttestationObject | None:
     if not statement.certificates:
         raise MalformedMessage("attObj.attStmt.x5c", "at least one certificate")
     return statement
+
+
+def _is_one_time(grant: Grant) -> bool:
+    """Whether the identifier is all that the host knows. Where it knows the hardware, a leaf without names shows nothing."""
+    return grant.serial_number is None and grant.udid is None
 
 
 def _is_device(found: Attestation, identifier: str, grant: Grant) -> bool:

@@ -15,6 +15,8 @@ class AcmePolicy:
     # Key ids and HMAC keys of external accounts; with any, newAccount needs a binding, which no Apple device can give.
     eab_keys: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     http01: Http01Fetcher | None = None  # None: no orders for DNS names
+    # An attestation that names no device, as in User Enrollment, is good for a one-time identifier of a device unknown to the host.
+    user_enrollment: bool = False
     authz_reuse: bool = False  # a valid authorization also serves an account's next orders
     slow_validation: int = 0  # polls until an answered challenge is seen to be decided
     slow_finalize: int = 0  # polls until a certificate is seen to be there

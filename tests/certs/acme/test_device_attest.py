@@ -239,6 +239,48 @@ def test_a_host_that_knows_nothing_relies_on_the_identifier() -> None:
     assert refusal(response(chain()), grant=nothing, identifier="one-time-code") == WRONG_DEVICE
 
 
+NAMELESS: dict[str, Any] = {"serial_number": None, "udid": None}
+
+
+@pytest.mark.parametrize("blank", [None, ""], ids=["absent", "blank"])
+def test_a_leaf_of_user_enrollment_is_good_for_a_one_time_code_under_the_policy(
+    blank: str | None,
+) -> None:
+    payload = response(chain(serial_number=blank, udid=blank))
+    order: dict[str, Any] = {"grant": Grant(reference="x"), "identifier": "one-time-code"}
+    assert refusal(payload, **order) == WRONG_DEVICE
+    found = judged(payload, **order, user_enrollment=True)
+    assert found is not None
+    assert (found.serial_number, found.udid) == (None, None)
+    assert spki_der(found.public_key) == spki_der(KEY.public_key())
+
+
+@pytest.mark.parametrize(
+    "known", [{"serial_number": SERIAL}, {"udid": UDID}], ids=["serial", "udid"]
+)
+def test_a_leaf_of_user_enrollment_cannot_be_a_device_that_the_host_knows(
+    known: dict[str, str],
+) -> None:
+    grant = Grant(reference="x", **known)
+    payload = response(chain(**NAMELESS))
+    detail = refusal(payload, grant=grant, identifier="one-time-code", user_enrollment=True)
+    assert detail == WRONG_DEVICE
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"serial_number": "ANOTHER001", "udid": None},
+        {"serial_number": None, "udid": None, "freshness": bytes(32)},
+        {"serial_number": None, "udid": None, "freshness": None},
+    ],
+    ids=["named", "stale", "no-freshness"],
+)
+def test_the_policy_for_user_enrollment_excuses_nothing_else(changed: dict[str, Any]) -> None:
+    order: dict[str, Any] = {"grant": Grant(reference="x"), "identifier": "one-time-code"}
+    refusal(response(chain(**changed)), **order, user_enrollment=True)
+
+
 @pytest.mark.parametrize("padding", ["=", "==", "\n"])
 def test_a_padded_object_is_refused(padding: str) -> None:
     payload = response(chain())

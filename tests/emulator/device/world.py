@@ -16,7 +16,8 @@ from aiohttp import web
 from cryptography import x509
 
 from certs import cms, names
-from certs.acme.server import AcmeServer
+from certs.acme.policy import AcmePolicy
+from certs.acme.server import DEFAULT_POLICY, AcmeServer
 from certs.authorize import Grant, KnownDevices, StaticChallenge
 from certs.ca import CertificateAuthority, issue_server_identity
 from certs.clock import Clock, SystemClock
@@ -214,7 +215,11 @@ def _response(answer: Answer) -> web.Response:
 
 @asynccontextmanager
 async def scripted_mdm(
-    *, scep_faults: FaultPoint = no_faults, **scep: Any
+    *,
+    scep_faults: FaultPoint = no_faults,
+    acme_faults: FaultPoint = no_faults,
+    acme_policy: AcmePolicy = DEFAULT_POLICY,
+    **scep: Any,
 ) -> AsyncIterator[ScriptedMdm]:
     """The server on a TLS port of its own, with SCEP (`scep`: more settings of it) and ACME beside it."""
     ca, ra, identity = mdm_authority()
@@ -231,6 +236,8 @@ async def scripted_mdm(
         server.devices,
         attestation_roots=[pki().attestation.root],
         clock=CLOCK,
+        faults=acme_faults,
+        policy=acme_policy,
         subject_for=lambda grant, request: request.subject,
     )
     acme.add_routes(app, "/acme")

@@ -8,7 +8,10 @@ import pytest
 from cryptography import x509
 
 from certs import attestation as certs_attestation
+from certs import names
+from certs.acme.policy import AcmePolicy
 from certs.attestation import Attestation
+from certs.authorize import Grant
 from certs.clock import SimulatedClock
 from certs.faults import Action
 from certs.keys import spki_der
@@ -162,6 +165,21 @@ async def test_acme_attests_a_personal_device_without_naming_it_and_our_server_w
         await set_up(managed, surroundings(apple=apple), ProfileEnrollment(served))
     assert managed.enrollment is not None
     assert managed.enrollment.user_enrollment is False
+
+
+async def test_acme_takes_a_personal_device_that_only_its_one_time_code_names() -> None:
+    device = make_device()
+    policy = AcmePolicy(user_enrollment=True)
+    async with scripted_mdm(acme_policy=policy) as mdm, apple_services(device) as apple:
+        mdm.devices.devices["one-time-code"] = Grant(reference="whoever has the code")
+        served = profile.encode(acme_profile(mdm.url, enrollment_mode="BYOD"))
+        await set_up(device, surroundings(apple=apple), ProfileEnrollment(served))
+        (issued,) = mdm.devices.issued_to
+    assert device.enrollment is not None
+    assert device.enrollment.user_enrollment
+    said = names.text(issued.subject)
+    assert device.hardware.serial_number not in said
+    assert device.hardware.udid not in said
 
 
 async def test_an_enrollment_remembers_whose_the_device_is() -> None:
