@@ -14,50 +14,114 @@ if TYPE_CHECKING:
     from certs.serving import ServeOptions
 
 
+AT, SCEP, ACME = "Where", "SCEP", "ACME"
+
+
 def serve(
     folder: Annotated[
-        Path, typer.Option(help="Where the CA lives; made if missing.")
+        Path, typer.Option(help="Where the CA lives; made if missing.", rich_help_panel=AT)
     ] = DEFAULT_FOLDER,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port for HTTP; 0 takes a free one.")] = 0,
-    https_port: Annotated[int, typer.Option(help="Port for HTTPS; 0 takes a free one.")] = 0,
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Address to listen on. Anything but loopback opens the doors to others.",
+            rich_help_panel=AT,
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port for HTTP: SCEP, ACME and the revocation list; 0 takes a free one.",
+            rich_help_panel=AT,
+        ),
+    ] = 0,
+    https_port: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port for HTTPS, with the TLS identity of the CA folder; 0 takes a free one.",
+            rich_help_panel=AT,
+        ),
+    ] = 0,
+    days: Annotated[
+        float, typer.Option(min=0, help="How long certificates are valid.", rich_help_panel=AT)
+    ] = 365,
     challenge_file: Annotated[
         Path | None,
         typer.Option(
-            help="Holds the SCEP challenge password.", show_default="challenge in the CA folder"
+            help="Holds the challenge password in its first line.",
+            show_default="challenge in the CA folder, made there once",
+            rich_help_panel=SCEP,
         ),
     ] = None,
     no_challenge: Annotated[
-        bool, typer.Option("--no-challenge", help="SCEP asks nobody for a password.")
+        bool,
+        typer.Option("--no-challenge", help="Nobody is asked for one.", rich_help_panel=SCEP),
     ] = False,
     devices: Annotated[
         Path | None,
         typer.Option(
-            help="YAML: who may order by ACME.",
+            help="YAML: which devices may order: a list of {identifier, serial_number, udid}.",
             show_default="whoever is attested as the identifier",
+            rich_help_panel=ACME,
         ),
     ] = None,
     attestation_root: Annotated[
         list[Path] | None,
-        typer.Option(help="PEM file: a root to which attestations must lead. Repeatable."),
+        typer.Option(
+            help="PEM: a root to which attestations must lead. Repeatable; without one, no attestation is good.",
+            rich_help_panel=ACME,
+        ),
     ] = None,
     allow_unattested: Annotated[
-        bool, typer.Option("--allow-unattested", help="ACME takes devices that do not attest.")
+        bool,
+        typer.Option(
+            "--allow-unattested",
+            help="Devices whose chip cannot attest get certificates, too.",
+            rich_help_panel=ACME,
+        ),
     ] = False,
+    user_enrollment: Annotated[
+        bool,
+        typer.Option(
+            "--user-enrollment",
+            help="Attestations that name no device are good for entries of --devices with an identifier alone.",
+            rich_help_panel=ACME,
+        ),
+    ] = False,
+    eab: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML: external accounts, a list of {key_id, hmac_key}. No other account is "
+            "made then; Apple devices cannot name one.",
+            show_default="every account is taken",
+            rich_help_panel=ACME,
+        ),
+    ] = None,
     http01_port: Annotated[
         int,
         typer.Option(
             min=0,
             max=65535,
-            help="Where on loopback ACME looks for the proof of a DNS name; 0 refuses such orders.",
+            help="Where on loopback the proof of a DNS name is looked for, whatever the name; 0 refuses such orders.",
+            rich_help_panel=ACME,
         ),
     ] = 80,
-    days: Annotated[float, typer.Option(min=0, help="How long certificates are valid.")] = 365,
 ) -> None:
-    """Serve SCEP, ACME and the revocation list of a CA folder until Ctrl-C."""
+    """Serve SCEP, ACME and the revocation list of a CA folder until Ctrl-C, for anybody's tests.
+
+    The URLs go to stdout, one line each; what clients do is logged on stderr. Every client trusts root.pem of the folder:
+
+    mdm-certs serve --port 8080 --https-port 8443 --attestation-root sim-attestation-root-ca.pem
+
+    mdm-certs serve --http01-port 5002      # then: certbot certonly --standalone --http-01-port 5002 --server URL
+    """
     import asyncio
 
-    from certs import devices_file
+    from certs import devices_file, external_accounts_file
     from certs.acme.http01 import LoopbackFetcher
     from certs.acme.policy import AcmePolicy
     from certs.authorize import StaticChallenge
@@ -67,6 +131,8 @@ def serve(
     from certs.serving import ServeOptions
 
     log_to_stderr()
+    if user_enrollment and devices is None:
+        stop("--user-enrollment needs --devices: nothing else says who has which identifier")
     try:
         hosts = list(dict.fromkeys([*DEFAULT_HOSTS, host]))
         opened = CaFolder.open(folder, DEFAULT_NAME, hosts, clock=SystemClock())
@@ -79,7 +145,11 @@ def serve(
             attestation_roots=tuple(read_certificates(attestation_root)),
             allow_unattested=allow_unattested,
             certificate_days=days,
-            acme=AcmePolicy(http01=LoopbackFetcher(http01_port) if http01_port else None),
+            acme=AcmePolicy(
+                http01=LoopbackFetcher(http01_port) if http01_port else None,
+                eab_keys=external_accounts_file.read(eab) if eab else {},
+                user_enrollment=user_enrollment,
+            ),
             host=host,
             port=port,
             https_port=https_port,

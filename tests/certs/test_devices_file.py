@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from certs.authorize import Grant
-from certs.devices_file import AnyAttestedDevice, BadDevicesFile, read
+from certs.devices_file import AnyAttestedDevice, read
+from certs.entries_file import BadEntriesFile
 from certs.errors import ChallengeRefused
 
 
@@ -42,7 +43,7 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
         "- {identifier: one}\n- {serial_number: S}\n- {identifier: one}\n- text\n"
         "- {identifier: two, colour: red}\n- {identifier: three, udid: [1]}\n- {identifier: a/b}\n",
     )
-    with pytest.raises(BadDevicesFile) as caught:
+    with pytest.raises(BadEntriesFile) as caught:
         read(path)
     assert [mistake[:30] for mistake in caught.value.mistakes] == [
         "device 2: identifier is missin",
@@ -65,10 +66,10 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_list_of_devices_is_refused(tmp_path: Path, text: str, mistake: str) -> None:
-    with pytest.raises(BadDevicesFile, match=mistake):
+    with pytest.raises(BadEntriesFile, match=mistake):
         read(written(tmp_path, text))
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadDevicesFile, match="devices.yaml: cannot be read: No such file"):
+    with pytest.raises(BadEntriesFile, match="devices.yaml: cannot be read: No such file"):
         read(tmp_path / "devices.yaml")

@@ -1,13 +1,8 @@
 """`mdm-certs serve`: the doors of a CA folder on loopback, tried by our clients, by openssl, and as a program."""
 
 import asyncio
-import os
-import re
-import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +27,7 @@ from certs.scep.client import ScepClient
 from certs.serving import CertsServer, ServeOptions
 from emulator.http import HttpDoor, HttpSession, TrustSet
 from tests.certs.acme.test_dns_orders import web_server
+from tests.certs.serving_program import program
 from tests.support import rsa_key
 
 CLOCK = SystemClock()
@@ -167,30 +163,6 @@ async def test_it_listens_on_loopback_by_itself(folder: Path) -> None:
 # The program
 
 
-@contextmanager
-def program(*arguments: str) -> Iterator[dict[str, str]]:
-    """`mdm-certs serve` in a process of its own; what it printed, by name."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "certs", "serve", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    try:
-        assert process.stdout is not None
-        said = {}
-        for _ in range(5):
-            what, value = re.split(r"\s{2,}", process.stdout.readline().strip(), maxsplit=1)
-            said[what] = value
-        yield said
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.stdout is not None
-        process.stdout.close()
-        assert process.wait(20) == 0
-
-
 async def test_the_program_serves_and_keeps_its_challenge_in_a_closed_file(tmp_path: Path) -> None:
     folder = tmp_path / "mdm-ca"
     for _ in range(2):  # the second start finds all as it was
@@ -227,10 +199,44 @@ async def test_the_program_looks_for_the_proof_of_a_name_at_the_port_it_is_told(
                         await work
 
 
+async def test_the_program_takes_a_device_that_only_its_code_names_where_it_is_told(
+    tmp_path: Path,
+) -> None:
+    authority, key = AttestationAuthority.create(CLOCK), generate("p256")
+    root, devices = tmp_path / "attestation.pem", tmp_path / "devices.yaml"
+    root.write_bytes(authority.root.public_bytes(Encoding.PEM))
+    devices.write_text("- {identifier: code-1}\n- {identifier: code-2, serial_number: F2L}\n")
+    common = ["--folder", str(tmp_path / "ca"), "--attestation-root", str(root)]
+    common += ["--devices", str(devices)]
+
+    async def attest(freshness: bytes) -> list[bytes]:
+        chain = authority.issue(
+            key.public_key(), serial_number=None, udid=None, freshness=freshness
+        )
+        return [certificate.public_bytes(Encoding.DER) for certificate in chain]
+
+    async def get(said: dict[str, str], identifier: str) -> str | None:
+        root = x509.load_pem_x509_certificate((tmp_path / "ca" / "root.pem").read_bytes())
+        async with HttpDoor(clock=CLOCK).session(trust=TrustSet().with_roots(root)) as session:
+            client = AcmeClient(session, said["ACME directory"], clock=CLOCK, keys=FreshKeys())
+            request = csr.build(key, names.from_subject([[["CN", identifier]]]))
+            leaf, *_ = await client.enroll(request, identifier=identifier, attest=attest)
+            return names.common_name(leaf.subject)
+
+    with program(*common) as said, pytest.raises(AcmeProblem, match="badAttestationStatement"):
+        await get(said, "code-1")
+    with program(*common, "--user-enrollment") as said:
+        assert await get(said, "code-1") == "code-1"
+        with pytest.raises(AcmeProblem, match="badAttestationStatement"):
+            await get(said, "code-2")
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
         (["--devices", "/nowhere.yaml"], "/nowhere.yaml: cannot be read"),
+        (["--eab", "/nowhere.yaml"], "/nowhere.yaml: cannot be read"),
+        (["--user-enrollment"], "--user-enrollment needs --devices"),
         (["--challenge-file", "/nowhere"], "/nowhere: No such file or directory"),
         (["--attestation-root", "/nowhere"], "/nowhere: No such file or directory"),
         (["--host", "192.0.2.1"], "Cannot assign requested address"),

@@ -30,6 +30,7 @@ from certs.devices_file import AnyAttestedDevice
 from certs.folder import CaFolder
 from certs.keys import PrivateKey, generate, spki_der
 from certs.serving import CertsServer, ServeOptions
+from tests.certs.serving_program import program
 from tests.support import rsa_key
 
 pytestmark = pytest.mark.peer
@@ -291,6 +292,39 @@ async def test_an_external_account_is_bound(folder: CaFolder) -> None:
     async with peer(folder, eab_keys={"key-1": mac_key}) as made:
         account = await run(lambda: work(made))
     assert account.body.status == "valid"
+
+
+async def test_an_external_account_of_a_file_is_bound_by_the_program(tmp_path: Path) -> None:
+    """`mdm-certs serve --eab`: the right key, a wrong one, and none."""
+    account, mac_key = JWKRSA(key=rsa_key(30)), bytes(range(40))
+    listed = tmp_path / "eab.yaml"
+    listed.write_text(f"- {{key_id: team-a, hmac_key: {base64url(mac_key)}}}\n")
+
+    def new_account(made: Peer, hmac_key: bytes) -> messages.RegistrationResource:
+        binding = messages.ExternalAccountBinding.from_data(
+            account.public_key(), "team-a", base64url(hmac_key), made.acme.directory
+        )
+        return made.acme.new_account(
+            messages.NewRegistration(terms_of_service_agreed=True, external_account_binding=binding)
+        )
+
+    def work(directory: str) -> messages.RegistrationResource:
+        made = Peer(directory, tmp_path / "ca" / "root.pem", set(), account, RS256)
+        try:
+            assert made.acme.external_account_required()
+            with pytest.raises(messages.Error) as caught:
+                made.register()
+            assert caught.value.code == "externalAccountRequired"
+            with pytest.raises(messages.Error) as caught:
+                new_account(made, bytes(40))
+            assert caught.value.code == "unauthorized"
+            return new_account(made, mac_key)
+        finally:
+            made.net.session.close()
+
+    with program("--folder", str(tmp_path / "ca"), "--eab", str(listed)) as said:
+        bound = await run(lambda: work(said["ACME directory"]))
+    assert bound.body.status == "valid"
 
 
 class Answer:
