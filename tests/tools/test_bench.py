@@ -138,6 +138,22 @@ def test_the_group_of_certs_gives_each_figure_beside_its_primitive(
     assert "pkioperation" in capfd.readouterr().out
 
 
+def test_the_group_of_push_counts_each_push_that_came(tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    assert bench.main(["push", "--quick", "--json", str(file)]) == 0
+    content = json.loads(file.read_text())
+    assert content["failures"] == {}
+    awake, stored, memory = content["figures"]
+    assert (awake["name"], stored["name"], memory["name"]) == (
+        "push awake",
+        "push stored",
+        "push memory",
+    )
+    assert awake["note"].startswith("push to connect p50 ")
+    assert stored["note"] == ""  # nobody was woken
+    assert memory["value"] > memory["primitive_value"] > 0
+
+
 def figure(value: float, bound: Bound | None, unit: Unit = "ms") -> Figure:
     return Figure(
         name="one",

@@ -1,14 +1,13 @@
 """`mdm-certs serve` in a process of its own, so that its CPU is told apart from the clients'.
 
 `python -m tools.bench.certs_server` makes a CA folder that goes when it stops, prints where the doors are as one JSON line
-(`CertsFacts`), and then speaks as `tools.bench.servers` does: a line on stdin is answered with the CPU seconds used so far,
+(`CertsFacts`), and then speaks as `tools.bench.servers` does: a line on stdin is answered with what it used so far,
 the end of stdin stops it. Its ACME door trusts the attestation root that comes as PEM on the first line of stdin, in JSON.
 """
 
 import asyncio
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import msgspec
@@ -21,7 +20,7 @@ from certs.devices_file import AnyAttestedDevice
 from certs.folder import CaFolder
 from certs.serving import CertsServer, ServeOptions
 from tools.bench.loop import loop_factory
-from tools.bench.servers import ServerCpu, say
+from tools.bench.servers import ServerUse, say
 
 CHALLENGE = "bench"
 
@@ -54,7 +53,7 @@ async def serve(folder: Path) -> None:
             )
         )
         while await asyncio.to_thread(sys.stdin.readline):
-            say(ServerCpu(time.process_time()))
+            say(ServerUse.now())
 
 
 def main() -> None:

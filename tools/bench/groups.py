@@ -2,9 +2,12 @@
 
 from typing import Final
 
-from tools.bench import certs
+from tools.bench import certs, push
 from tools.bench.figure import Measurement
 
 ROAD: Final = "road"
 
-GROUPS: Final[dict[str, tuple[Measurement, ...]]] = {"certs": certs.MEASUREMENTS}
+GROUPS: Final[dict[str, tuple[Measurement, ...]]] = {
+    "certs": certs.MEASUREMENTS,
+    "push": push.MEASUREMENTS,
+}

@@ -1,14 +1,16 @@
 """The servers that the bench measures against, in a process of their own so that their CPU is never counted as a device's.
 
 `python -m tools.bench.servers KIND` starts the Apple stand-ins and one `mdmserver` on loopback and prints where they are as
-one JSON line (`ServerFacts`). A line on stdin is answered with one JSON line that holds the CPU seconds used so far; the
+one JSON line (`ServerFacts`). A line on stdin is answered with one JSON line that holds what it used so far; the
 end of stdin stops everything.
 """
 
 import asyncio
+import resource
 import sys
 import time
-from typing import Final, Literal, cast, get_args
+from pathlib import Path
+from typing import Final, Literal, Self, cast, get_args
 
 import msgspec
 import structlog
@@ -52,10 +54,25 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
     root_pem: str  # of the stand-ins' TLS certificate
 
 
-class ServerCpu(msgspec.Struct, frozen=True):
-    """CPU seconds of the whole process since its start."""
+class ServerUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What the whole process used: CPU seconds since its start, and the memory that is resident now."""
 
     cpu_s: float
+    resident_mb: float
+
+    @classmethod
+    def now(cls) -> Self:
+        return cls(cpu_s=time.process_time(), resident_mb=_resident_mb())
+
+
+def _resident_mb() -> float:
+    """From /proc where there is one; elsewhere the most that was ever resident."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    return pages * resource.getpagesize() / (1 << 20)
 
 
 async def serve(kind: Kind) -> None:
@@ -80,7 +97,7 @@ async def serve(kind: Kind) -> None:
             )
         )
         while await asyncio.to_thread(sys.stdin.readline):
-            say(ServerCpu(time.process_time()))
+            say(ServerUse.now())
 
 
 def _portal(server: MdmServer) -> Portal:

@@ -26,7 +26,7 @@ from emulator.fleet.provision import FactoryKeys, assign, register
 from emulator.fleet.runner import Runner
 from emulator.fleet.store import DeviceRow, FleetStore
 from emulator.http import HttpDoor, TrustSet
-from tools.bench.servers import ORGANIZATION, SERVER, Kind, ServerCpu, ServerFacts
+from tools.bench.servers import ORGANIZATION, SERVER, Kind, ServerFacts, ServerUse
 
 KeyMode = Literal["pool", "fresh"]
 Signer = Literal["apple", "same-key"]
@@ -60,11 +60,15 @@ class Servers:
         self._process.stdin.write(msgspec.json.encode(content) + b"\n")
         await self._process.stdin.drain()
 
+    async def use(self) -> ServerUse:
+        """What it used since its start."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"use\n")
+        return await self._read(ServerUse, ANSWER_TIMEOUT_S)
+
     async def cpu_s(self) -> float:
         """CPU seconds it used since its start."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(b"cpu\n")
-        return (await self._read(ServerCpu, ANSWER_TIMEOUT_S)).cpu_s
+        return (await self.use()).cpu_s
 
     async def _read(self, kind: type[Answer], timeout_s: float) -> Answer:
         assert self._process.stdout is not None
