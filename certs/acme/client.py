@@ -47,8 +47,13 @@ class AcmeClient:
         account_spec: KeySpec = "p256",
         contact: Sequence[str] = (),
         external: ExternalAccount | None = None,
+        preferred_issuer: str | None = None,
     ) -> None:
-        """`external` is the account at the CA's operator that ours shall belong to."""
+        """`external` is the account at the CA's operator that ours shall belong to.
+
+        `preferred_issuer` chooses among the chains that a server offers, if it offers one that ends below a CA of this
+        common name; devices take the first.
+        """
         self._session = AcmeSession(
             transport,
             directory_url,
@@ -58,7 +63,9 @@ class AcmeClient:
             account_key=account_key,
             account_spec=account_spec,
         )
-        self._road = OrderRoad(self._session, clock=clock, keys=keys)
+        self._road = OrderRoad(
+            self._session, clock=clock, keys=keys, preferred_issuer=preferred_issuer
+        )
         self._wanted = NewAccount(terms_of_service_agreed=True, contact=tuple(contact))
         self._external = external
 

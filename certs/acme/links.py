@@ -1,4 +1,4 @@
-"""Link headers (RFC 8288), as far as ACME uses them: one target for one relation."""
+"""Link headers (RFC 8288), as far as ACME uses them: the targets of one relation."""
 
 import re
 from typing import Final
@@ -9,10 +9,15 @@ _LINK: Final = re.compile(r'<([^<>]*)>\s*((?:;\s*[^,;"]*(?:"[^"]*")?)*)')
 _RELATION: Final = re.compile(r';\s*rel\s*=\s*"?([^";,]*)"?', re.IGNORECASE)
 
 
+def links(response: HttpResponse, relation: str) -> list[str]:
+    """Every target with this relation, in order."""
+    return [
+        str(target)
+        for target, parameters in _LINK.findall(response.header("link") or "")
+        if (found := _RELATION.search(parameters)) and relation in found[1].split()
+    ]
+
+
 def link(response: HttpResponse, relation: str) -> str | None:
     """The first target with this relation; None where no header names one."""
-    for target, parameters in _LINK.findall(response.header("link") or ""):
-        found = _RELATION.search(parameters)
-        if found and relation in found[1].split():
-            return str(target)
-    return None
+    return next(iter(links(response, relation)), None)

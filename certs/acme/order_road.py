@@ -8,13 +8,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from certs import der
-from certs.acme import device_faults
+from certs.acme import chain_download, device_faults
 from certs.acme.jws import Json, base64url
 from certs.acme.message import (
-    CERTIFICATE_TYPE,
     Authorization,
     AuthorizationStatus,
     Challenge,
@@ -33,7 +30,6 @@ from certs.transport import HttpResponse
 POLL_DELAY_S: Final = 1.0  # doubles from poll to poll where the server names no other
 MAX_POLL_DELAY_S: Final = 60.0  # of one wait, whatever Retry-After says
 MAX_POLLS: Final = 20
-MAX_CERTIFICATES: Final = 10
 
 Answer = Callable[[Challenge], Awaitable[Json]]
 
@@ -41,10 +37,18 @@ Answer = Callable[[Challenge], Awaitable[Json]]
 class OrderRoad:
     """Walks it once or often, with one account."""
 
-    def __init__(self, session: AcmeSession, *, clock: Clock, keys: KeySource) -> None:
+    def __init__(
+        self,
+        session: AcmeSession,
+        *,
+        clock: Clock,
+        keys: KeySource,
+        preferred_issuer: str | None = None,
+    ) -> None:
         self._session = session
         self._clock = clock
         self._keys = keys
+        self._preferred_issuer = preferred_issuer
 
     async def walk(
         self,
@@ -144,21 +148,9 @@ class OrderRoad:
     ) -> tuple[x509.Certificate, ...]:
         if not order.certificate:
             raise UnexpectedAnswer(order_url, 200, "the order is valid but names no certificate")
-        response = await self._session.post(
-            order.certificate, None, step="certificate", accept=CERTIFICATE_TYPE
+        return await chain_download.download(
+            self._session, order.certificate, csr_der, self._preferred_issuer
         )
-        try:
-            chain = x509.load_pem_x509_certificates(response.body)
-        except ValueError as error:
-            raise MalformedMessage("certificate", "a chain in PEM", str(error)) from error
-        if len(chain) > MAX_CERTIFICATES:
-            raise MalformedMessage("certificate", f"at most {MAX_CERTIFICATES}", len(chain))
-        leaf_key = (
-            chain[0].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        )
-        if leaf_key != _requested_key(csr_der):
-            raise MalformedMessage("certificate", "first the one for the key of the CSR")
-        return tuple(chain)
 
 
 def _order(response: HttpResponse) -> Order:
@@ -178,9 +170,3 @@ def _challenge(authorization: Authorization, type_: str) -> Challenge:
 def _refusal(problem: Problem | None, otherwise: str) -> AcmeProblem:
     """What the server said, or that it said nothing more (RFC 7807, section 4.2)."""
     return (problem or Problem(type="about:blank", detail=otherwise)).exception()
-
-
-def _requested_key(csr_der: bytes) -> bytes:
-    """The SubjectPublicKeyInfo of our own CSR (RFC 2986, section 4), without checking its signature again."""
-    request = der.read(csr_der, "certificate request").items(der.SEQUENCE, 3)
-    return request[0].items(der.SEQUENCE, 3)[2].raw

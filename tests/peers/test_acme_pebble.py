@@ -13,7 +13,7 @@ from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from certs import csr
+from certs import csr, names
 from certs.acme.client import AcmeClient
 from certs.acme.inner_jws import ExternalAccount
 from certs.acme.jws import base64url
@@ -47,6 +47,7 @@ class HurriedClock(SystemClock):
 @dataclass
 class Pebble:
     directory: str
+    management: str
     transport: SocketTransport
     files: dict[str, str] = field(default_factory=dict)  # what the web server for http-01 shows
     clock: HurriedClock = field(default_factory=HurriedClock)
@@ -59,13 +60,22 @@ class Pebble:
             self.transport, self.directory, clock=self.clock, keys=FreshKeys(), **settings
         )
 
+    async def root(self, number: int) -> x509.Certificate:
+        """The first, or one of the alternate ones."""
+        answer = await self.transport.request(
+            "GET", f"{self.management}/roots/{number}", step="root"
+        )
+        return x509.load_pem_x509_certificate(answer.body)
+
     async def enroll(self, client: AcmeClient, key: Any) -> tuple[x509.Certificate, ...]:
         request = csr.build(key, x509.Name([]), alternative_names=[x509.DNSName(NAME)])
         return await client.enroll_names(request, names=[NAME], publish=self.publish)
 
 
 @asynccontextmanager
-async def pebble(folder: Path, **settings: Any) -> AsyncIterator[Pebble]:
+async def pebble(
+    folder: Path, *, alternate_roots: int = 0, **settings: Any
+) -> AsyncIterator[Pebble]:
     """A fresh one whose validation really asks our web server."""
     program = needed("pebble")
     ca = CertificateAuthority.create("Pebble TLS CA", clock=SystemClock())
@@ -96,9 +106,15 @@ async def pebble(folder: Path, **settings: Any) -> AsyncIterator[Pebble]:
             PEBBLE_VA_NOSLEEP="1",
             PEBBLE_WFE_NONCEREJECT="20",
             PEBBLE_AUTHZREUSE="0",
+            PEBBLE_ALTERNATE_ROOTS=str(alternate_roots),
         ):
             try:
-                yield Pebble(f"https://127.0.0.1:{port}/dir", transport, files)
+                yield Pebble(
+                    f"https://127.0.0.1:{port}/dir",
+                    f"https://127.0.0.1:{management}",
+                    transport,
+                    files,
+                )
             finally:
                 await transport.close()
 
@@ -196,6 +212,18 @@ async def test_orders_are_listed(tmp_path: Path) -> None:
         for _ in range(4):
             await server.enroll(client, generate("p256"))
         assert len(await client.orders()) == 4
+
+
+async def test_the_chain_of_the_preferred_root_is_taken(tmp_path: Path) -> None:
+    async with pebble(tmp_path, alternate_roots=2) as server:
+        roots = [await server.root(number) for number in range(3)]
+        for root in roots:
+            client = server.client(preferred_issuer=names.common_name(root.subject))
+            leaf, *issuers = await server.enroll(client, generate("p256"))
+            leaf.verify_directly_issued_by(issuers[0])
+            issuers[-1].verify_directly_issued_by(root)
+        _, *usual = await server.enroll(server.client(preferred_issuer="Nobody"), generate("p256"))
+        usual[-1].verify_directly_issued_by(roots[0])
 
 
 async def test_a_name_that_is_not_shown_is_refused(tmp_path: Path) -> None:

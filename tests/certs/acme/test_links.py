@@ -2,7 +2,7 @@
 
 import pytest
 
-from certs.acme.links import link
+from certs.acme.links import link, links
 from certs.transport import HttpResponse
 
 
@@ -24,6 +24,12 @@ from certs.transport import HttpResponse
 def test_the_target_of_a_relation(header: str | None, target: str | None) -> None:
     headers = {} if header is None else {"link": header}
     assert link(HttpResponse(status=200, body=b"", headers=headers), "next") == target
+
+
+def test_every_target_of_a_relation_in_order() -> None:
+    header = '<a>;rel="alternate", <d>;rel="index", <b>;rel="alternate"'
+    response = HttpResponse(status=200, body=b"", headers={"link": header})
+    assert links(response, "alternate") == ["a", "b"]
 
 
 def test_a_hostile_header_takes_no_time() -> None:

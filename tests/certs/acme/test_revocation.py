@@ -9,12 +9,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from certs import csr
 from certs.acme.jws import base64url
 from certs.acme.order_book import OrderBook
-from certs.acme.policy import AcmePolicy
 from certs.ca import CertificateAuthority
 from certs.clock import SimulatedClock
 from certs.errors import AcmeProblem
 from certs.keys import PrivateKey, generate
-from certs.transport import HttpResponse
 from tests.certs.acme.world import SERIAL, RawClient, World, name, open_world, problem_of
 
 KEY = generate("p384")
@@ -150,33 +148,3 @@ async def test_our_client_revokes_in_both_ways() -> None:
             assert caught.value.type == "alreadyRevoked"
         assert set(revoked(world).values()) == {x509.ReasonFlags.superseded}
         assert len(revoked(world)) == 2
-
-
-# Chains
-
-
-async def test_other_chains_are_offered_by_links() -> None:
-    clock = SimulatedClock()
-    other = CertificateAuthority.create("Another Root", clock=clock).certificate
-    async with open_world(clock=clock, policy=AcmePolicy(alternate_chains=[[other]])) as world:
-        client = await RawClient(world).register()
-        order = await client.order()
-        await order.attested(KEY)
-        await order.finalize(csr.build(KEY, name(SERIAL)))
-        url = order.url.replace("/order/", "/certificate/")
-        found = [await client.post(one, None) for one in (url, f"{url}/1", f"{url}/0")]
-        missing = [await client.post(f"{url}/{chain}", None) for chain in ("2", "-1", "x")]
-        leaf = world.devices.issued_to[0]
-        chains = [x509.load_pem_x509_certificates(response.body) for response in found]
-        assert chains[0] == chains[2] == [leaf, world.ca.certificate]
-    assert chains[1] == [leaf, other]
-    assert [_alternate(response) for response in found] == [f"{url}/1", f"{url}/0", f"{url}/1"]
-    assert {problem_of(response) for response in missing} == {
-        (404, "malformed", "no such resource")
-    }
-
-
-def _alternate(response: HttpResponse) -> str:
-    links = (response.header("link") or "").split(", ")
-    (found,) = [text for text in links if 'rel="alternate"' in text]
-    return found.partition(";")[0].strip("<>")
