@@ -197,7 +197,10 @@ async def test_certificates_are_revoked_by_account_and_by_key(tmp_path: Path) ->
 
 async def test_an_external_account_is_bound(tmp_path: Path) -> None:
     keys = {EXTERNAL.key_id: base64url(EXTERNAL.mac_key)}
-    settings = {"externalAccountBindingRequired": True, "externalAccountMACKeys": keys}
+    settings: dict[str, Any] = {
+        "externalAccountBindingRequired": True,
+        "externalAccountMACKeys": keys,
+    }
     async with pebble(tmp_path, **settings) as server:
         assert await server.enroll(server.client(external=EXTERNAL), generate("p256"))
         for external in None, ExternalAccount("key-1", bytes(32)):
