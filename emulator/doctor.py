@@ -12,6 +12,7 @@ from typing import Final
 OURS: Final = "mdm-device-emulator"
 PACKAGES: Final = ("certs", "emulator", "mdmserver")
 ENOUGH_FILES: Final = 4096  # open connections of a fleet of a thousand, and room
+MANY_FILES: Final = 65536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +73,14 @@ def _file_limit() -> Finding:
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     good = soft == resource.RLIM_INFINITY or soft >= ENOUGH_FILES
-    advice = (
-        "" if good else f": raise it with 'ulimit -n {min(hard, 65536) if hard > 0 else 65536}'"
-    )
-    return Finding(subject="open files", good=good, text=f"limit {soft}{advice}")
+    if good:
+        return Finding(subject="open files", good=True, text=f"limit {soft}")
+    if hard == resource.RLIM_INFINITY or hard >= ENOUGH_FILES:
+        enough = MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, MANY_FILES)
+        advice = f"raise it with 'ulimit -n {enough}'"
+    else:
+        advice = f"the hard limit is {hard}: an administrator raises it (limits.conf, LimitNOFILE)"
+    return Finding(subject="open files", good=False, text=f"limit {soft}: {advice}")
 
 
 def _identity_door() -> Finding:

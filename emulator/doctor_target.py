@@ -1,7 +1,8 @@
 """What may stand between a fleet and the server that it shall enroll with: looked at once, before a run.
 
 Name, TCP, TLS and time come first, each only when the one before it is in order; then a simulated device made for the
-occasion introduces itself twice, signed under our root and under one that nobody knows. Each finding says what to do.
+occasion introduces itself twice, signed under our root and under one that nobody knows, and offers its attestation where the
+profile asks for one. Each finding says what to do.
 """
 
 import asyncio
@@ -34,8 +35,9 @@ from emulator.device.profile_checks import decode_profile
 from emulator.device.surroundings import Behaviour
 from emulator.device.typed_errors import refusal
 from emulator.doctor import Finding
+from emulator.doctor_attestation import attestation_finding
 from emulator.hardware import Hardware
-from emulator.http import HttpDoor, TrustSet
+from emulator.http import HttpDoor, HttpSession, TrustSet
 from emulator.http.request import OutgoingRequest
 from emulator.http.tls import TlsContexts, date_problem, tls_reason
 
@@ -201,17 +203,20 @@ async def _introductions(target: Target) -> list[Finding]:
         return [_bad("anchors", f"the simulated PKI of {target.state} cannot be opened: {error}")]
     nobody = await asyncio.to_thread(SimPKI.open, None, target.clock)
     found: list[Finding] = []
+    device = await asyncio.to_thread(_throw_away_device, ours)
     try:
-        answer = await _introduce(target, ours)
+        answer = await _introduce(target, device)
         found.append(_time(target, answer))
         accepted, words = _judge(answer)
         if not accepted:
             return [*found, _refused(target, ours, answer, words)]
-        stranger, _ = _judge(await _introduce(target, nobody))
+        root = names.text(ours.root.subject)
+        found.append(_good("anchors", f"accepts MachineInfo signed under {root}: {words}"))
+        found += await _attestation(target, device, ours, answer)
+        unknown = await asyncio.to_thread(_throw_away_device, nobody)
+        stranger, _ = _judge(await _introduce(target, unknown))
     except TransportError as error:
         return [*found, _bad("http", f"no answer: {error}")]
-    root = names.text(ours.root.subject)
-    found.append(_good("anchors", f"accepts MachineInfo signed under {root}: {words}"))
     if stranger:
         found.append(
             _bad(
@@ -225,11 +230,9 @@ async def _introductions(target: Target) -> list[Finding]:
     return found
 
 
-async def _introduce(target: Target, pki: SimPKI) -> HttpResponse:
-    device = await asyncio.to_thread(_throw_away_device, pki)
+async def _introduce(target: Target, device: Device) -> HttpResponse:
     body = signed_machine_info(device, Behaviour(), target.clock.now())
-    door = HttpDoor(clock=target.clock, hosts=target.hosts)
-    async with door.session(trust=target.trust, user_agent=user_agent.profiled(device)) as session:
+    async with _session(target, device) as session:
         return await session.request(
             "POST",
             target.url,
@@ -238,6 +241,23 @@ async def _introduce(target: Target, pki: SimPKI) -> HttpResponse:
             body=body,
             timeout_s=REQUEST_TIMEOUT_S,
         )
+
+
+def _session(target: Target, device: Device) -> HttpSession:
+    door = HttpDoor(clock=target.clock, hosts=target.hosts)
+    return door.session(trust=target.trust, user_agent=user_agent.profiled(device))
+
+
+async def _attestation(
+    target: Target, device: Device, ours: SimPKI, answer: HttpResponse
+) -> list[Finding]:
+    """The other anchor, where the server sent a profile that asks for an attestation."""
+    if answer.status != 200:
+        return []
+    profile = decode_profile(answer.body)
+    async with _session(target, device) as session:
+        finding = await attestation_finding(profile, device, ours, session, target.clock)
+    return [] if finding is None else [finding]
 
 
 def _throw_away_device(pki: SimPKI) -> Device:

@@ -89,12 +89,7 @@ class AcmeClient:
         async def answer(challenge: Challenge) -> Json:
             if attest is None:
                 return device_attest.unattested_response(unattested)
-            token = _token(challenge)
-            fault = self._session.fault("freshness", token)
-            account_key = self._session.key.public_key()
-            return device_attest.response(
-                await attest(device_faults.freshness(token, account_key, fault))
-            )
+            return await self._attested(challenge, attest)
 
         await self._open()
         return await self._road.walk(
@@ -103,6 +98,22 @@ class AcmeClient:
             challenge_type=device_attest.CHALLENGE_TYPE,
             answer=answer,
             key=key,
+        )
+
+    async def prove(self, *, identifier: str, attest: Attest) -> None:
+        """Find out whether the server accepts an attestation; the order is left when it is ready, so nothing is issued.
+
+        Raises what `enroll` raises.
+        """
+
+        async def answer(challenge: Challenge) -> Json:
+            return await self._attested(challenge, attest)
+
+        await self._open()
+        await self._road.prove(
+            [Identifier(PERMANENT_IDENTIFIER, identifier)],
+            challenge_type=device_attest.CHALLENGE_TYPE,
+            answer=answer,
         )
 
     async def enroll_names(
@@ -163,6 +174,13 @@ class AcmeClient:
             payload["reason"] = reason
         url = self._session.url_of(self._session.directory.revoke_cert, "revokeCert")
         await self._session.post(url, payload, step="revoke_cert", key=key)
+
+    async def _attested(self, challenge: Challenge, attest: Attest) -> Json:
+        token = _token(challenge)
+        fault = self._session.fault("freshness", token)
+        account_key = self._session.key.public_key()
+        freshness = device_faults.freshness(token, account_key, fault)
+        return device_attest.response(await attest(freshness))
 
     async def _open(self) -> None:
         await self._session.open(self._wanted, self._external)

@@ -60,12 +60,19 @@ class OrderRoad:
         key: PrivateKey | None = None,
     ) -> tuple[x509.Certificate, ...]:
         """`answer` gives the payload that meets a challenge of this type; `key` is the CSR's, which only faults need."""
+        order, url = await self.prove(identifiers, challenge_type=challenge_type, answer=answer)
+        order = await self._finalize(order, url, csr_der, key)
+        return await self._certificate(order, url, csr_der)
+
+    async def prove(
+        self, identifiers: Sequence[Identifier], *, challenge_type: str, answer: Answer
+    ) -> tuple[Order, str]:
+        """As far as an order that is ready to be finalized, and its URL: nothing has been issued."""
         order, url = await self._new_order(identifiers)
         if order.status is OrderStatus.PENDING:
             await self._authorize(order, challenge_type, answer)
             order = await self._poll(url, while_=OrderStatus.PENDING, until=OrderStatus.READY)
-        order = await self._finalize(order, url, csr_der, key)
-        return await self._certificate(order, url, csr_der)
+        return order, url
 
     async def _new_order(self, wanted: Sequence[Identifier]) -> tuple[Order, str]:
         payload: Json = {"identifiers": [identifier.to_fields() for identifier in wanted]}

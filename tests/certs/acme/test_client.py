@@ -85,6 +85,16 @@ async def test_a_device_gets_a_certificate_for_its_attested_key(identifier: str,
     assert chain[1:] == (world.ca.certificate,)
 
 
+async def test_an_attestation_can_be_proved_without_a_certificate() -> None:
+    async with open_world() as world:
+        await world.client().prove(identifier=SERIAL, attest=world.attest(KEY))
+        assert world.transport.steps == STEPS[: STEPS.index("finalize")]
+        assert world.devices.issued_to == []
+        foreign = world.attest(KEY, authority=AttestationAuthority.create(world.clock))
+        with pytest.raises(AcmeProblem, match="badAttestationStatement"):
+            await world.client().prove(identifier=SERIAL, attest=foreign)
+
+
 async def test_a_second_enrollment_keeps_directory_and_account() -> None:
     async with open_world() as world:
         client = world.client()
