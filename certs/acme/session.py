@@ -1,4 +1,4 @@
-"""Signed conversation with one ACME server: directory, account, nonces, and the retry that badNonce asks for.
+"""Signed conversation with one ACME server: directory, account, nonces, and the retries that badNonce and rateLimited ask for.
 
 In come URLs and payloads, out come answers with an allowed status; a problem document becomes AcmeProblem (RFC 8555,
 sections 6.2 to 6.7).
@@ -27,6 +27,8 @@ from certs.transport import HttpResponse, Transport
 log = structlog.get_logger()
 
 BAD_NONCE_RETRIES: Final = 5
+RATE_LIMIT_RETRIES: Final = 3
+MAX_RATE_LIMIT_S: Final = 300.0  # of one wait; a server that names a longer one is not waited for
 MAX_NONCES: Final = 8  # kept for later requests
 
 
@@ -137,13 +139,17 @@ class AcmeSession:
         accept: str | None = None,
         key: PrivateKey | None = None,
     ) -> HttpResponse:
-        """As `post`, with a fault known already; badNonce is tried again at once with a fresh nonce."""
+        """As `post`, with a fault known already.
+
+        badNonce is tried again at once with a fresh nonce, rateLimited once Retry-After is over (RFC 8555, sections 6.5 and 6.6).
+        """
         if fault is not None and fault.name == DeviceFault.DELAY:
             await self._clock.sleep(float(fault.arguments.get("seconds", 1)))
         payload = device_faults.payload(step, payload, fault)
         body = b"" if payload is None else encode_json(payload)
         headers = {"Content-Type": jws.CONTENT_TYPE} | ({"Accept": accept} if accept else {})
-        for retries_left in range(BAD_NONCE_RETRIES, -1, -1):
+        left = {"badNonce": BAD_NONCE_RETRIES, "rateLimited": RATE_LIMIT_RETRIES}
+        while True:
             message = await self._signed(url, body, fault, key)
             response = await self._transport.request(
                 "POST", url, step=step, headers=headers, body=message
@@ -152,11 +158,22 @@ class AcmeSession:
             try:
                 return self._check(response, statuses)
             except AcmeProblem as refused:
-                if refused.type != "badNonce" or not retries_left:
+                if not left.get(refused.type):
                     raise
-            log.debug("acme_bad_nonce", step=step, retries_left=retries_left)
-            fault = None
-        raise AssertionError("the last try returns or raises")
+                left[refused.type] -= 1
+                if refused.type == "rateLimited":
+                    await self._wait_out(refused, step)
+                else:
+                    log.debug("acme_bad_nonce", step=step, retries_left=left[refused.type])
+                    fault = None
+
+    async def _wait_out(self, refused: AcmeProblem, step: str) -> None:
+        """Until the server's limit is over. Raises what it said where that is not told, or too far off."""
+        pause_s = refused.retry_after_s
+        if pause_s is None or pause_s > MAX_RATE_LIMIT_S:
+            raise refused
+        log.info("acme_rate_limited", step=step, pause_s=pause_s)
+        await self._clock.sleep(pause_s)
 
     async def _signed(
         self, url: str, body: bytes, fault: Action | None, key: PrivateKey | None

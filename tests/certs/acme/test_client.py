@@ -214,16 +214,6 @@ async def test_an_invalid_order_without_any_reason_is_still_a_problem() -> None:
     assert (problem.type, problem.detail) == ("about:blank", "the order is invalid")
 
 
-async def test_rate_limits_carry_their_retry_after() -> None:
-    def limit(side: str, step: str, message: object, n: int) -> Action | None:
-        arguments = {"type": "rateLimited", "retry_after_s": 90}
-        return Action(name="problem", arguments=arguments) if step == "new_order" else None
-
-    async with open_world(faults=limit) as world:
-        problem = await refused(world)
-    assert (problem.type, problem.status, problem.retry_after_s) == ("rateLimited", 429, 90.0)
-
-
 # Nonces
 
 
