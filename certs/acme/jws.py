@@ -53,6 +53,9 @@ ALGORITHMS: Final = (*(curve.algorithm for curve in _CURVES), "RS256")
 MAC_ALGORITHM: Final = "HS256"
 
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]*")
+_ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+# By length modulo 4, what may stand last: the unused bits are zero (RFC 4648, section 3.5).
+_LAST: Final = {0: _ALPHABET, 2: _ALPHABET[::16], 3: _ALPHABET[::4]}
 _TO_BASE64: Final = str.maketrans("-_", "+/")
 _FROM_BASE64: Final = str.maketrans("+/", "-_")
 
@@ -63,9 +66,17 @@ def base64url(data: bytes) -> str:
     return text.rstrip("=").translate(_FROM_BASE64)
 
 
-def from_base64url(text: object, field: str) -> bytes:
-    """Strict: padding is refused (RFC 8555, section 5), as is any other alphabet. Raises MalformedMessage."""
+def check_base64url(text: object, field: str) -> str:
+    """What looks like base64url without padding, such as a nonce. Raises MalformedMessage."""
     if not isinstance(text, str) or not _BASE64URL.fullmatch(text) or len(text) % 4 == 1:
+        raise MalformedMessage(field, "base64url without padding", text)
+    return text
+
+
+def from_base64url(value: object, field: str) -> bytes:
+    """Strict: padding is refused (RFC 8555, section 5), as is another alphabet or a second text for the same bytes. Raises MalformedMessage."""
+    text = check_base64url(value, field)
+    if text and text[-1] not in _LAST[len(text) % 4]:
         raise MalformedMessage(field, "base64url without padding", text)
     try:
         return binascii.a2b_base64(text.translate(_TO_BASE64) + "=" * (-len(text) % 4))
@@ -213,7 +224,7 @@ def decode(data: bytes) -> SignedRequest:
     signed = _read(json_object(data, "JWS"), ALGORITHMS)
     if not signed.nonce:
         raise MalformedMessage("nonce", "a text")
-    from_base64url(signed.nonce, "nonce")  # RFC 8555, section 6.5.2
+    check_base64url(signed.nonce, "nonce")  # RFC 8555, section 6.5.2
     return signed
 
 

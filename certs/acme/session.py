@@ -213,7 +213,7 @@ class AcmeSession:
         if not nonce:
             return
         try:
-            jws.from_base64url(nonce, "Replay-Nonce")
+            jws.check_base64url(nonce, "Replay-Nonce")
         except MalformedMessage:
             return
         self._nonces.append(nonce)

@@ -384,7 +384,7 @@ def body_of(
 @pytest.mark.parametrize(
     "step", ["directory", "new_order", "authorization", "challenge", "order", "finalize"]
 )
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]"])
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"[" * 200_000, b'{"a":' * 200_000])
 async def test_what_is_no_json_is_malformed(step: str, body: bytes) -> None:
     async with open_world() as world:
         status = 201 if step == "new_order" else 200
