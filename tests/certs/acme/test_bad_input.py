@@ -1,7 +1,6 @@
 """Whatever comes over the socket: cut off, changed, huge or deep, it has one documented error, and nothing changes (RFC 8555, section 6.7)."""
 
 import io
-import itertools
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -162,7 +161,11 @@ def test_an_attestation_object_with_any_byte_changed_is_a_bad_statement() -> Non
         )
 
     assert judged(whole)
-    for changed in itertools.islice(flips(whole), 0, None, 3):
+    # How many bits of a signature's last byte are unused is covered by no signature, and changes nothing.
+    unused_bits = {whole.index(certificate.signature) - 1 for certificate in chain}
+    for index, changed in enumerate(flips(whole)):
+        if index in unused_bits:
+            continue
         with pytest.raises(AcmeProblem) as caught:
             judged(changed)
         assert caught.value.type == "badAttestationStatement"
