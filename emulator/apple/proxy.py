@@ -177,11 +177,13 @@ class ConnectProxy:
 
 
 async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Copy until the end; a full writer holds the reader back."""
+    """Copy until either end; a full writer holds the reader back."""
     while data := await reader.read(CHUNK_BYTES):
+        if writer.is_closing():  # uvloop has no other word for it than a RuntimeError
+            return
         writer.write(data)
         await writer.drain()
-    if writer.can_write_eof():
+    if writer.can_write_eof() and not writer.is_closing():
         writer.write_eof()
 
 

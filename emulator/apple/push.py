@@ -24,6 +24,7 @@ from emulator.apple.push_admin import PushAdmin
 from emulator.apple.push_certificate import Provider, provider_of
 from emulator.apple.push_courier import CourierDoor
 from emulator.apple.push_events import EventsDoor
+from emulator.apple.push_faults import PushFaults
 from emulator.apple.push_http1 import PlainProviderDoor
 from emulator.apple.push_http2 import ALPN, ProviderConnection, ProviderServices
 from emulator.apple.push_local import LocalChannel, OnPush
@@ -53,12 +54,13 @@ class PushService:
     ) -> None:
         self.settings = settings or PushSettings()
         self.stats = PushStats()
+        self.faults = PushFaults(faults)
         self.tokens = PushTokens(clock, self.stats, limit=self.settings.max_tokens)
         self.port = 0
         self.plain_port: int | None = None
         self._pki = pki
         self._clock = clock
-        self._door = ProviderDoor(self.tokens, self.settings, self.stats, clock, faults)
+        self._door = ProviderDoor(self.tokens, self.settings, self.stats, clock, self.faults)
         self._courier = CourierDoor(self.tokens, self.stats, clock)
         self._events = EventsDoor(self.tokens, self.settings)
         self._local: set[LocalChannel] = set()
@@ -69,7 +71,7 @@ class PushService:
             settings=self.settings,
             stats=self.stats,
             clock=clock,
-            faults=faults,
+            faults=self.faults,
         )
         self._server: asyncio.Server | None = None
         self._plain: web.AppRunner | None = None
@@ -135,7 +137,7 @@ class PushService:
         app.router.add_get(courier.EVENTS_PATH, self._events.connect)
 
     def admin(self) -> PushAdmin:
-        return PushAdmin(self._pki, self.tokens, self.stats, self.gauges, self.go_away)
+        return PushAdmin(self._pki, self.tokens, self.stats, self.gauges, self.go_away, self.faults)
 
     # --- what is there
 

@@ -15,8 +15,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from certs import csr
 from certs.errors import MalformedMessage
 from certs.keys import generate, to_pem
+from emulator import settings_file
 from emulator.apple.pki import SimPKI
 from emulator.apple.push_certificate import TOPIC_PREFIX
+from emulator.apple.push_faults import PushFaults, PushFaultsPlan
 from emulator.apple.push_stats import Gauges, PushStats, exposition
 from emulator.apple.push_tokens import PushTokens
 from emulator.wire import json_object
@@ -39,12 +41,14 @@ class PushAdmin:
         stats: PushStats,
         gauges: Callable[[], Gauges],
         go_away: Callable[[Reason], int],
+        faults: PushFaults,
     ) -> None:
         self._pki = pki
         self._tokens = tokens
         self._stats = stats
         self._gauges = gauges
         self._go_away = go_away
+        self._faults = faults
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -52,6 +56,9 @@ class PushAdmin:
             web.get("/push/stats", self.stats),
             web.post("/push/certificates", self.certificate),
             web.post("/push/goaway", self.goaway),
+            web.get("/push/faults", self.faults),
+            web.put("/push/faults", self.plan),
+            web.delete("/push/faults", self.honest),
             web.get("/push/tokens/{token}", self.token),
             web.delete("/push/tokens/{token}", self.forget),
         ]
@@ -94,6 +101,24 @@ class PushAdmin:
         except ValueError:
             raise MalformedMessage("reason", "a reason of APNs", word) from None
         return web.json_response({"closed": self._go_away(reason)})
+
+    async def faults(self, request: web.Request) -> web.Response:
+        """What is left of the plan."""
+        return web.json_response({"faults": self._faults.shown()})
+
+    async def plan(self, request: web.Request) -> web.Response:
+        """`{"faults": [{step, action, …}]}` (`push_faults`), in place of the plan before."""
+        content = json_object.loads(await request.read(), "faults")
+        plan = settings_file.validate(content, PushFaultsPlan, source="faults")
+        self._faults.plan(plan.faults)
+        log.info("push_faults_planned", count=len(plan.faults))
+        return await self.faults(request)
+
+    async def honest(self, request: web.Request) -> web.Response:
+        """Nothing goes wrong any more."""
+        self._faults.plan(())
+        log.info("push_faults_planned", count=0)
+        return await self.faults(request)
 
     async def token(self, request: web.Request) -> web.Response:
         """What is known of one token."""

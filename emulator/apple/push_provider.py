@@ -18,7 +18,7 @@ import structlog
 
 from certs.clock import Clock
 from certs.errors import MalformedMessage
-from certs.faults import Action, FaultPoint, no_faults
+from certs.faults import Action, FaultPoint
 from emulator.apple.door import UnknownFault
 from emulator.apple.push_certificate import Provider
 from emulator.apple.push_settings import PushSettings
@@ -77,7 +77,7 @@ class ProviderDoor:
         settings: PushSettings,
         stats: PushStats,
         clock: Clock,
-        faults: FaultPoint = no_faults,
+        faults: FaultPoint | None = None,  # false: nothing may go wrong
     ) -> None:
         self._tokens = tokens
         self._settings = settings
@@ -102,7 +102,7 @@ class ProviderDoor:
         try:
             token, topic, expires_at = self._checked(request, headers, provider)
             apns_id = apns_id or str(uuid.uuid4()).upper()
-            if self._faults is not no_faults:
+            if self._faults:
                 action = self._fault(token, request)
             if action is not None and action.name == "answer":
                 return self._instead(action, apns_id)
@@ -228,6 +228,7 @@ class ProviderDoor:
         return ProviderAnswer(status=reason.status, apns_id=apns_id, body=body)
 
     def _fault(self, token: bytes, request: ProviderRequest) -> Action | None:
+        assert self._faults is not None
         self._asked[token] += 1
         action = self._faults("server", STEP, request, self._asked[token])
         if action is not None and action.name not in ("answer", *AFTER, *ON_THE_CONNECTION):

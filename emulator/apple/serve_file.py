@@ -17,6 +17,7 @@ from emulator.apple.cloudconfig import CloudConfigurationSettings
 from emulator.apple.planned_faults import EVERYBODY, PlannedFault
 from emulator.apple.portal import Portal, PortalOrganization, duplicates
 from emulator.apple.portal_device import PortalDevice, serial_number
+from emulator.apple.push_faults import PushFault
 from emulator.apple.push_settings import PushSettings
 from emulator.apple.tokens import Lengths, TokenCipher
 from emulator.errors import ConfigurationError
@@ -64,6 +65,7 @@ class FaultsSection(FileModel):
     devices: dict[Annotated[str, AfterValidator(_device)], tuple[PlannedFault, ...]] = Field(
         {}, description="by serial number, or * for all, what goes wrong for a device"
     )
+    push: tuple[PushFault, ...] = Field((), description="what goes wrong with pushes")
 
 
 class AppleFile(FileModel):

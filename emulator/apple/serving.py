@@ -89,6 +89,7 @@ class Serving:
         )
         for serial, faults in file.faults.devices.items():
             services.planned_faults.plan(serial, faults)
+        services.push.faults.plan(file.faults.push)
         self.services = await self._stack.enter_async_context(services)
         self.addresses = await asyncio.to_thread(self._export, folder)
         await self._issue_tokens()

@@ -70,6 +70,24 @@ def device_rename(serial: str, name: str, state: State = DEFAULT_STATE) -> None:
     _act(serial, act, state)
 
 
+@app.command("new-token")
+def device_new_token(
+    serial: str,
+    new_magic: Annotated[bool, typer.Option("--new-magic", help="Another PushMagic, too.")] = False,
+    state: State = DEFAULT_STATE,
+    maps: Maps = None,
+    ca: Authorities = None,
+) -> None:
+    """Give the device another push token, as after a restore, and let it tell its server by TokenUpdate."""
+
+    async def act(device: "Device", surroundings: "Surroundings") -> None:
+        from emulator.device.push import rotate_token
+
+        await rotate_token(device, surroundings, new_magic=new_magic)
+
+    _act(serial, act, state, maps, ca)
+
+
 @app.command("remove-profile")
 def device_remove_profile(
     serial: str,

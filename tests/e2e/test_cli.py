@@ -1,6 +1,7 @@
 """The command line as its users meet it: help, mistakes, results, exit codes."""
 
 import asyncio
+import hashlib
 import json
 import subprocess
 import sys
@@ -168,6 +169,16 @@ async def test_a_fleet_from_the_command_line_to_its_last_profile(road: Road) -> 
     assert (code, shown["state"], shown["identity"]["kind"]) == (0, "enrolled", "acme")
     assert shown["enrollment"]["push_token"].startswith("32 bytes, sha256 ")
     assert "PRIVATE" not in out
+
+    before = shown["enrollment"]["push_token"]
+    code, _, err = await cli("device", "new-token", serial, *kept, *trust)
+    assert code == 0, err
+    code, out, _ = await cli("device", "show", serial, *kept)
+    after = json.loads(out)["enrollment"]["push_token"]
+    assert after != before
+    targets = [await road.server.store.push_target(device["udid"]) for device in devices]
+    told = [hashlib.sha256(one.token).hexdigest() for one in targets if one is not None]
+    assert any(digest.startswith(after.rpartition(" ")[2].rstrip("…")) for digest in told)
 
     code, out, _ = await cli("device", "rename", serial, "Mine", *kept)
     assert (code, "Mine" in out) == (0, True)

@@ -17,7 +17,7 @@ from certs.identity import Identity
 from certs.keys import generate
 from certs.tls import client_context, server_context
 from emulator.apple.app import AppleServices
-from emulator.apple.proxy import NAMES, PUSH_NAMES, SERVICE_NAMES, ConnectProxy
+from emulator.apple.proxy import NAMES, PUSH_NAMES, SERVICE_NAMES, ConnectProxy, _relay
 from emulator.apple.proxy_authority import KEY_FILE, PUBLIC_FILE, ProxyAuthority
 from emulator.errors import ConfigurationError
 from tests.emulator.apple.push_support import GUARD_S, TOPIC, push_identity
@@ -249,3 +249,27 @@ def test_openssl_sees_the_same_constraints(tmp_path: Path) -> None:
     assert "DNS:api.push.apple.com" in text
     assert "IP:0.0.0.0/0.0.0.0" in text
     assert "CA:TRUE, pathlen:0" in text
+
+
+@pytest.mark.parametrize("rest", [b"what the other side still says", b""], ids=["data", "end"])
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_side_that_is_gone_ends_its_half_of_the_tunnel_quietly(loop: str, rest: bytes) -> None:
+    factory = None if loop == "asyncio" else pytest.importorskip("uvloop").new_event_loop
+
+    async def relay_to_nobody() -> None:
+        async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            writer.close()
+
+        listener = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+        async with listener:
+            _, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
+            writer.close()
+            await writer.wait_closed()
+            reader = asyncio.StreamReader()
+            reader.feed_data(rest)
+            reader.feed_eof()
+            await _relay(reader, writer)
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(asyncio.wait_for(relay_to_nobody(), GUARD_S))
