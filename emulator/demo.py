@@ -1,6 +1,7 @@
 """The demo: everything on loopback, from power-on to a supervised, locked, named device.
 
-It starts the Apple stand-ins and `mdmserver`, enrolls a mixed fleet, lets users rename some devices and one try to
+It starts the Apple stand-ins and `mdmserver`, lets the server find its devices by a server token and assign its profile
+to them, enrolls a mixed fleet, lets users rename some devices and one try to
 remove the locked profile, lets every device check in again, and compares what was expected before the start with what
 the server's admin API says **and** with what the devices say. Nothing in it is special: the same store, runner,
 stand-ins and server serve `enroll` and `serve`.
@@ -21,6 +22,7 @@ from certs.keys import generate
 from emulator.apple.app import AppleServices
 from emulator.apple.pki import SimPKI
 from emulator.apple.portal import Portal
+from emulator.demo_assignment import AssignmentDesk
 from emulator.device.device import Device
 from emulator.device.surroundings import Surroundings
 from emulator.device.user import RemovalDenied, remove_profile, rename
@@ -183,7 +185,7 @@ async def run_demo(options: DemoOptions) -> tuple[DemoReport, bool]:
             )
         )
         demo = _Demo(run, server, expectations)
-        rows = await run.manufacture()
+        rows = await demo.assign_devices(options.clock)
         with Shown("enroll", len(rows)) as progress:
             enrolled = await run.runner.enroll(rows, run.way, progress)
         await demo.fall_asleep()
@@ -219,22 +221,22 @@ def as_planned(report: DemoReport, devices: int) -> bool:
 async def _start(
     stack: AsyncExitStack, options: DemoOptions, folder: Path
 ) -> tuple[AppleServices, MdmServer]:
-    """Start the stand-ins and the server, and tell the portal where the server is."""
+    """Start the stand-ins, whose portal knows the organization and no more, and the server."""
     pki = await asyncio.to_thread(SimPKI.open, folder / "apple", options.clock)
+    portal = Portal.from_content({"organizations": [{"name": ORGANIZATION}]})
+    services = await stack.enter_async_context(
+        AppleServices(pki=pki, clock=options.clock, portal=portal)
+    )
     server = await stack.enter_async_context(
         MdmServer(
-            Settings(organization=ORGANIZATION),
+            Settings(organization=ORGANIZATION, assignment_url=services.url),
             state=folder / "mdmserver",
             clock=options.clock,
             machine_info_roots=[pki.root],
             attestation_roots=[pki.attestation.root],
+            assignment_roots=[pki.tls_ca.certificate],
             faults=options.server_faults,
         )
-    )
-    assigned = {"name": SERVER, "profile": server.assignment_profile()}
-    portal = Portal.from_content({"organizations": [{"name": ORGANIZATION, "servers": [assigned]}]})
-    services = await stack.enter_async_context(
-        AppleServices(pki=pki, clock=options.clock, portal=portal)
     )
     key = generate("p256")
     certificate = pki.issue_push_certificate(key.public_key(), server.topic)
@@ -254,6 +256,15 @@ class _Demo:
         self._waker = run.waker
         self._expectations = expectations
         self._admin = run.admin_client(server.admin_url, server.token, step="mdmserver_admin")
+
+    async def assign_devices(self, clock: Clock) -> list[DeviceRow]:
+        """Make the devices; the server learns of them by its token, and assigns its profile to those that are its own."""
+        desk = AssignmentDesk(portal=self._run.registry, server=self._admin, clock=clock)
+        await desk.register_server(ORGANIZATION, SERVER)
+        rows = await self._run.manufacture()
+        await desk.upload_token()
+        await desk.wait_until_assigned(sum(one.managed for one in self._expectations.values()))
+        return rows
 
     async def fall_asleep(self) -> None:
         """From now on every enrolled device is a row, until a push wakes it; the server's first ones are waiting."""

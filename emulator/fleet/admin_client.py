@@ -18,18 +18,36 @@ class AdminClient:
     token: str
     step: str
 
-    async def call(self, method: str, path: str, content: object = None) -> dict[str, Any]:
-        """Send JSON, get a JSON object. Raises PeerRefused with the port's own words."""
-        answer = await self.fetch(method, path, content)
+    async def call(
+        self,
+        method: str,
+        path: str,
+        content: object = None,
+        *,
+        data: bytes = b"",
+        data_type: str = "",
+    ) -> dict[str, Any]:
+        """Send JSON, or `data` as it is, get a JSON object. Raises PeerRefused with the port's own words."""
+        answer = await self.fetch(method, path, content, data=data, data_type=data_type)
         try:
             return cast(dict[str, Any], json.loads(answer.body))
         except ValueError as error:
             raise PeerRefused(self.step, f"the answer is not JSON: {error}") from error
 
-    async def fetch(self, method: str, path: str, content: object = None) -> HttpResponse:
-        """Send JSON, get whatever comes with a 2xx. Raises PeerRefused with the port's own words."""
+    async def fetch(
+        self,
+        method: str,
+        path: str,
+        content: object = None,
+        *,
+        data: bytes = b"",
+        data_type: str = "",
+    ) -> HttpResponse:
+        """Send JSON, or `data` as it is, get whatever comes with a 2xx. Raises PeerRefused with the port's own words."""
         headers = {"Authorization": f"Bearer {self.token}", "Accept": "application/json"}
-        body = b""
+        body = data
+        if data_type:
+            headers["Content-Type"] = data_type
         if content is not None:
             headers["Content-Type"] = "application/json"
             body = json.dumps(content).encode()

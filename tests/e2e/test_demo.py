@@ -2,16 +2,19 @@
 
 import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from certs.faults import Action
-from emulator import demo
+from emulator import demo, demo_assignment
 from emulator.cli import app
 from emulator.fleet import fleet as fleet_file
 from emulator.fleet.runner import Outcome
+from emulator.wire.fields import Fields
+from mdmserver.assignment_client import AssignmentClient
 from mdmserver.enforcement import Enforcement
 
 
@@ -42,6 +45,30 @@ def test_every_device_of_the_demo_ends_as_planned() -> None:
     steps = report["steps"]
     assert steps["token_update"]["count"] == 12  # one more after DeviceConfigured
     assert all(step["p50_ms"] <= step["p99_ms"] and step["count"] for step in steps.values())
+
+
+def test_the_devices_are_assigned_by_the_server_through_the_assignment_api() -> None:
+    result = CliRunner().invoke(app, ["demo", "--devices", "8"])
+    assert result.exit_code == 0
+    said = [line for line in result.stderr.splitlines() if line.startswith("device assignment: ")]
+    assert "server token: " in said[0]
+    assert "token uploaded; default profile " in said[1]
+    assert said[2] == "device assignment: 6 devices synced, each with its profile assigned"
+
+
+def test_a_server_that_assigns_nothing_makes_the_demo_fail(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No shortcut: without the server's assignment no device has a profile."""
+
+    async def nothing(self: AssignmentClient, uuid: str, serials: Sequence[str]) -> Fields:
+        return {"devices": dict.fromkeys(serials, "NOT_ACCESSIBLE")}
+
+    monkeypatch.setattr(AssignmentClient, "assign", nothing)
+    monkeypatch.setattr(demo_assignment, "DEADLINE_S", 0.5)
+    result = CliRunner().invoke(app, ["demo", "--devices", "8"])
+    assert result.exit_code == 1
+    assert "device assignment" in result.stderr
 
 
 def test_the_same_seed_gives_the_same_devices_and_another_seed_others() -> None:
