@@ -1,4 +1,4 @@
-"""Counts skips by reason at the end of a run; in CI only vectors and real MDM servers may be skipped."""
+"""Guards the event loop from slow key work, and counts skips by reason at the end of a run; in CI only vectors and real MDM servers may be skipped."""
 
 import os
 import re
@@ -7,7 +7,11 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from tests import key_guard
+
 ALLOWED_SKIPS = {"vectors": r"vectors are absent", "peer_server": r"not on PATH"}
+
+key_guard.install()
 
 
 @pytest.fixture(autouse=True)
