@@ -104,16 +104,16 @@ def _step_ca(at: Addresses) -> Iterator[str]:
 
 
 def _mdmserver(at: Addresses, state: Path) -> Iterator[str]:
-    yield (
-        f"mdm-server serve --state mdm-state --apple-root {at.anchors}/{ROOT}"
-        f" --attestation-root {at.anchors}/{ATTESTATION_ROOT}"
-        f" --assignment-url {at.url} --assignment-root {at.tls_root}"
-    )
     yield f"mdm-emulator portal --apple {state} push-certificate TOPIC --out push.pem"
-    yield "# and in its settings file:"
+    yield "# server.yaml:"
     yield "push_certificate: push.pem"
     yield f"push_url: {at.push_url}"
     yield f"push_roots: [{at.tls_root}]"
+    yield (
+        f"mdm-server serve --config server.yaml --state mdm-state --apple-root {at.anchors}/{ROOT}"
+        f" --attestation-root {at.anchors}/{ATTESTATION_ROOT}"
+        f" --assignment-url {at.url} --assignment-root {at.tls_root}"
+    )
 
 
 def _any_other(at: Addresses) -> Iterator[str]:
