@@ -51,6 +51,7 @@ def _nanomdm(at: Addresses, state: Path) -> Iterator[str]:
     yield f"{_by_proxy(at)} nanomdm -ca ca.pem -api KEY"
     yield f"mdm-emulator portal --apple {state} push-certificate TOPIC --out push.pem"
     yield "curl -u nanomdm:KEY -T push.pem http://NANOMDM/v1/pushcert"
+    yield "# NanoHUB: the same, below /api/v1/nanomdm"
 
 
 def _nanodep(at: Addresses, state: Path) -> Iterator[str]:

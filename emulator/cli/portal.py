@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import typer
 
-from emulator.cli import portal_servers
+from emulator.cli import portal_faults, portal_servers
 from emulator.cli.options import RunningApple, refuse
 from emulator.cli.portal_client import client
 
@@ -26,6 +26,7 @@ app.add_typer(organization, name="organization")
 app.add_typer(person, name="person")
 app.add_typer(portal_servers.server, name="server")
 app.add_typer(portal_servers.token, name="token")
+app.add_typer(portal_faults.faults, name="faults")
 app.command("push-certificate")(portal_servers.push_certificate)
 
 Organization = Annotated[str, typer.Option("--organization", help="Who owns the devices.")]

@@ -278,6 +278,53 @@ async def test_what_the_stand_ins_say_no_to_ends_with_one(portal: Portal, tmp_pa
     assert not (tmp_path / "t.p7m").exists()
 
 
+FAULTS = """
+assignment:
+  POST /devices/sync: [{count: 2, response: {status: 403, body: T_C_NOT_SIGNED}}]
+devices:
+  "*": [{step: attestation, action: drop, count: 1}]
+  sim1: [{step: device_activation, action: outcome, outcome: locked}]
+push:
+  - {action: answer, reason: Unregistered, count: 3}
+"""
+
+
+async def test_faults_are_planned_shown_and_taken_away(portal: Portal, tmp_path: Path) -> None:
+    file = tmp_path / "faults.yaml"
+    file.write_text(FAULTS)
+    planned = {
+        "assignment": {
+            "POST /devices/sync": [
+                {"response": {"status": 403, "body": "T_C_NOT_SIGNED"}, "count": 2}
+            ]
+        },
+        "devices": {
+            "*": [{"step": "attestation", "action": "drop", "count": 1}],
+            "SIM1": [{"step": "device_activation", "action": "outcome", "outcome": "locked"}],
+        },
+        "push": [{"action": "answer", "reason": "Unregistered", "count": 3}],
+    }
+    assert json.loads((await portal("faults", "plan", file)).stdout) == planned
+    assert json.loads((await portal("faults", "show", "SIM1")).stdout) == planned
+    file.write_text("push: [{action: delay, seconds: 1}]\n")
+    shown = json.loads((await portal("faults", "plan", file)).stdout)
+    assert shown["assignment"] == planned["assignment"]
+    assert [fault["action"] for fault in shown["push"]] == ["delay"]
+    nothing: dict[str, Any] = {"assignment": {}, "devices": {}, "push": []}
+    assert json.loads((await portal("faults", "clear", "SIM1")).stdout) == nothing
+
+
+async def test_every_mistake_of_a_faults_file_is_told_and_nothing_planned(
+    portal: Portal, tmp_path: Path
+) -> None:
+    file = tmp_path / "faults.yaml"
+    file.write_text("assignment: {GET /x: []}\npush: [{action: sing}]\ncolour: red\n")
+    refused = await portal("faults", "plan", file, exit_code=2)
+    for place in ("assignment.GET /x", "push.0.action", "colour"):
+        assert f"\n  {place}" in refused.stderr
+    assert json.loads((await portal("faults", "show")).stdout)["push"] == []
+
+
 # ---- which stand-ins ----
 
 
@@ -353,6 +400,7 @@ def test_stand_ins_that_are_not_there(
         ("release",),
         ("lock",),
         ("push-certificate",),
+        ("faults", "plan"),
     ],
 )
 def test_every_command_has_help(command: tuple[str, ...]) -> None:
