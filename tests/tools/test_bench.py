@@ -154,6 +154,16 @@ def test_the_group_of_push_counts_each_push_that_came(tmp_path: Path) -> None:
     assert memory["value"] > memory["primitive_value"] > 0
 
 
+def test_the_group_of_apple_syncs_what_the_portal_has(tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    assert bench.main(["apple", "--quick", "--json", str(file)]) == 0
+    content = json.loads(file.read_text())
+    assert content["failures"] == {}
+    names = [record["name"] for record in content["figures"]]
+    assert names == ["full sync memory", "delta of 10", "oauth verification"]
+    assert content["figures"][0]["note"].startswith("2000 devices, ")
+
+
 def figure(value: float, bound: Bound | None, unit: Unit = "ms") -> Figure:
     return Figure(
         name="one",

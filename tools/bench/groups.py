@@ -2,12 +2,13 @@
 
 from typing import Final
 
-from tools.bench import certs, push
+from tools.bench import apple, certs, push
 from tools.bench.figure import Measurement
 
 ROAD: Final = "road"
 
 GROUPS: Final[dict[str, tuple[Measurement, ...]]] = {
     "certs": certs.MEASUREMENTS,
+    "apple": apple.MEASUREMENTS,
     "push": push.MEASUREMENTS,
 }
