@@ -33,6 +33,9 @@ class DeviceFault(StrEnum):
     NOT_CBOR = "not-cbor"
     ERROR_MEMBER = "error-member"
 
+    # Step `await_order`, between the last challenge and finalize.
+    FINALIZE_EARLY = "finalize-early"  # without a look whether the order is ready
+
     # Step `finalize`: the certificate request, made again.
     WRONG_COMMON_NAME = "wrong-common-name"  # {common_name}; needs the key of the request
     ANOTHER_KEY = "another-key"  # of the same kind, not attested

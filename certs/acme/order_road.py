@@ -10,6 +10,7 @@ from typing import Final
 from cryptography import x509
 
 from certs.acme import chain_download, device_faults
+from certs.acme.faults import DeviceFault
 from certs.acme.jws import Json, base64url
 from certs.acme.message import (
     Authorization,
@@ -71,6 +72,8 @@ class OrderRoad:
         order, url = await self._new_order(identifiers)
         if order.status is OrderStatus.PENDING:
             await self._authorize(order, challenge_type, answer)
+            if self._session.misbehaves("await_order", order, DeviceFault.FINALIZE_EARLY):
+                return order, url
             order = await self._poll(url, while_=OrderStatus.PENDING, until=OrderStatus.READY)
         return order, url
 

@@ -112,6 +112,11 @@ class AcmeSession:
         n = self._steps[step] = self._steps.get(step, 0) + 1
         return self._faults("device", step, message, n)
 
+    def misbehaves(self, step: str, message: object, name: DeviceFault) -> bool:
+        """Whether the fault point wants this one fault, at a step that has no other."""
+        fault = self.fault(step, message)
+        return fault is not None and fault.name == name
+
     async def post(
         self,
         url: str,

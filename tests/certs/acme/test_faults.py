@@ -11,6 +11,7 @@ from certs import csr
 from certs.acme.device_attest import freshness
 from certs.acme.faults import DeviceFault, ServerFault
 from certs.acme.jws import base64url, decode, key_authorization
+from certs.acme.policy import AcmePolicy
 from certs.attestation_faults import Facts, LeafFault
 from certs.errors import AcmeProblem, MalformedMessage, UnexpectedAnswer
 from certs.faults import Action, FaultPoint
@@ -70,6 +71,7 @@ ELSEWHERE = {  # with tests of their own
     DeviceFault.DELAY,
     DeviceFault.SEND_PAYLOAD,
     DeviceFault.REUSED_NONCE,
+    DeviceFault.FINALIZE_EARLY,
 }
 
 
@@ -83,6 +85,17 @@ async def test_each_fault_of_the_device_gets_its_answer(fault: DeviceFault) -> N
         assert await enroll(world, once("device", step, "")) if step != "freshness" else True
     assert caught.value.type == type_
     assert caught.value.detail.startswith(words)
+
+
+async def test_a_device_finalizes_before_a_slow_server_has_decided() -> None:
+    faults = once("device", "await_order", DeviceFault.FINALIZE_EARLY)
+    async with open_world(policy=AcmePolicy(slow_validation=2)) as world:
+        with pytest.raises(AcmeProblem) as caught:
+            await enroll(world, faults)
+        assert "order" not in world.transport.steps
+        assert world.devices.issued_to == []
+    assert (caught.value.type, caught.value.status) == ("orderNotReady", 403)
+    assert caught.value.detail == "the order is pending"
 
 
 async def test_the_wrong_freshness_codes_are_what_they_say() -> None:

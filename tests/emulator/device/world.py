@@ -219,6 +219,7 @@ async def scripted_mdm(
     scep_faults: FaultPoint = no_faults,
     acme_faults: FaultPoint = no_faults,
     acme_policy: AcmePolicy = DEFAULT_POLICY,
+    acme_checks_names: bool = False,
     **scep: Any,
 ) -> AsyncIterator[ScriptedMdm]:
     """The server on a TLS port of its own, with SCEP (`scep`: more settings of it) and ACME beside it."""
@@ -238,7 +239,7 @@ async def scripted_mdm(
         clock=CLOCK,
         faults=acme_faults,
         policy=acme_policy,
-        subject_for=lambda grant, request: request.subject,
+        subject_for=None if acme_checks_names else lambda grant, request: request.subject,
     )
     acme.add_routes(app, "/acme")
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
