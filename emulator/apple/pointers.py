@@ -120,5 +120,6 @@ def _mdmserver(at: Addresses, state: Path) -> Iterator[str]:
 def _any_other(at: Addresses) -> Iterator[str]:
     if at.proxy_url is not None:
         yield f"HTTPS_PROXY={at.proxy_url}"
-    yield f"# else resolve Apple's names to {at.url} and {at.push_url}, on port 443; and trust:"
+    yield f"# or resolve mdmenrollment.apple.com to an address whose port 443 leads to {at.url}"
+    yield f"# and api.push.apple.com to another, whose port 443 leads to {at.push_url}; and trust:"
     yield at.trust_bundle

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from emulator.apple import serve_file
 from emulator.apple.portal import Portal, describe
 from emulator.apple.registry import Registry
 from emulator.apple.serve_file import AppleFile, read
@@ -141,6 +142,18 @@ def test_a_server_with_a_certificate_may_have_a_p7m(tmp_path: Path) -> None:
     certificate = base64.b64encode(der(pki().root)).decode()
     file = written(tmp_path, tokens=[TOKEN], organizations=organizations(certificate=certificate))
     assert read(file).tokens[0].format == "p7m"
+
+
+def test_the_file_of_the_readme_is_a_good_one(tmp_path: Path) -> None:
+    readme = Path(serve_file.__file__).with_name("README.md").read_text()
+    example = readme.partition("## As a program")[2].partition("```yaml\n")[2].partition("```")[0]
+    certificate = base64.b64encode(der(pki().root)).decode()
+    file = tmp_path / "apple.yaml"
+    file.write_text(example.replace("-----BEGIN CERTIFICATE-----…", certificate))
+    settings = read(file)
+    for section in AppleFile.model_fields.keys() - {"names", "admin_port", "proxy_port"}:
+        assert section in settings.model_fields_set, section
+    assert len(settings.faults.push) == len(settings.faults.devices) == 1
 
 
 # ---- single devices ----
