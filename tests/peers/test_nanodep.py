@@ -23,6 +23,8 @@ from emulator.apple.assignment_settings import AssignmentSettings
 from emulator.apple.ledger import Ledger
 from emulator.apple.pki import SimPKI
 from emulator.apple.portal import Portal
+from emulator.apple.tokens import Lengths, TokenCipher
+from emulator.wire import bypass_code
 from emulator.wire import token as wire
 from tests.peers.programs import free_ports, listening, run, running, server_on_path
 
@@ -70,7 +72,9 @@ class World:
         assert status == 200, body
         return json.loads(body)
 
-    async def exchange(self, **options: Any) -> tuple[int, bytes]:
+    async def exchange(
+        self, cipher: TokenCipher = "aes128", lengths: Lengths = "indefinite", **options: Any
+    ) -> tuple[int, bytes]:
         """depserver's certificate to the portal, the portal's .p7m to depserver."""
         _, pem = await self.ask("GET", f"/v1/tokenpki/{NAME}")
         certificate = tokens.recipient(pem)
@@ -78,7 +82,7 @@ class World:
         owner = registry.organizations[ORGANIZATION]
         force = options.pop("force", "")
         token = tokens.issue(registry, self.ledger, owner, SystemClock().now(), **options)
-        sealed = tokens.seal(token, certificate)
+        sealed = tokens.seal(token, certificate, cipher=cipher, lengths=lengths)
         return await self.ask("PUT", f"/v1/tokenpki/{NAME}{force}", sealed)
 
     def assign(self, *serials: str) -> None:
@@ -167,6 +171,19 @@ async def test_the_token_exchange_and_the_account(tmp_path: Path) -> None:
         assert token is not None
         status, body = await world.ask("GET", f"/v1/tokens/{NAME}")
         assert (status, wire.decode(body)) == (200, token.token)
+
+
+@pytest.mark.parametrize("cipher", ["aes128", "aes256", "des3"])
+@pytest.mark.parametrize("lengths", ["indefinite", "definite"])
+async def test_it_opens_each_form_of_a_token_file(
+    tmp_path: Path, cipher: TokenCipher, lengths: Lengths
+) -> None:
+    async with nanodep(tmp_path) as world:
+        status, body = await world.exchange(cipher, lengths)
+        assert status == 200, body
+        token = world.ledger.token
+        assert token is not None
+        assert wire.decode(body) == token.token
 
 
 async def test_a_renewal_is_taken_and_another_consumer_key_only_by_force(tmp_path: Path) -> None:
@@ -292,3 +309,24 @@ async def test_without_a_base_url_the_proxy_leads_it_here(tmp_path: Path) -> Non
         assert "phase=fetch more=false" in said
         assert "devices=1" in said
         assert proxy.connected > 0
+
+
+async def test_both_know_a_bypass_code_by_the_same_hash(tmp_path: Path) -> None:
+    async with nanodep(tmp_path) as world:
+        for raw in (bytes(range(16)), bytes(16), bytes([255] * 16)):
+            _, body = await world.ask("GET", f"/v1/bypasscode?raw={raw.hex()}")
+            theirs = json.loads(body)
+            assert theirs["code"] == bypass_code.encode(raw)
+            assert theirs["hash"] == bypass_code.escrow_hash(raw).hex()
+        _, body = await world.ask("GET", "/v1/bypasscode")
+        made = json.loads(body)
+        assert bypass_code.decode(made["code"]).hex() == made["raw"]
+
+        # Locked with its hash, the device opens with its code.
+        world.assign("SIM1")
+        lock = {"device": "SIM1", "escrow_key": made["hash"], "lost_message": "Ward 3"}
+        locked = await world.call("POST", "/device/activationlock", lock)
+        assert locked["response_status"] == "SUCCESS"
+        held = world.services.registry.record("SIM1").activation_lock
+        assert held is not None
+        assert held.escrow_hash == bypass_code.escrow_hash(bypass_code.decode(made["code"]))
