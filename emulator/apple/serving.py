@@ -68,7 +68,12 @@ class Serving:
 
     async def _open(self) -> None:
         file, folder = self.file, self.state.absolute() / FOLDER
-        pki = await asyncio.to_thread(SimPKI.open, folder, self._clock)
+        try:
+            pki = await asyncio.to_thread(SimPKI.open, folder, self._clock)
+        except OSError as error:
+            raise ConfigurationError(
+                str(self.state), [f"cannot keep the state: {error.strerror}"]
+            ) from error
         services = AppleServices(
             pki=pki,
             clock=self._clock,

@@ -29,7 +29,10 @@ def export(
     from emulator.apple import trust_guide
     from emulator.apple.pki import SimPKI
 
-    pki = SimPKI.open(state / "apple", SystemClock())
+    try:
+        pki = SimPKI.open(state / "apple", SystemClock())
+    except OSError as error:
+        refuse(f"trust export: --state {state}: cannot be used: {error.strerror}")
     uses = {**trust_guide.USES, trust_guide.README: "which server takes which, ready to paste"}
     try:
         written = trust_guide.export(pki, folder)

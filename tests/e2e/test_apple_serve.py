@@ -271,6 +271,27 @@ def test_a_mistake_in_usage_ends_it_with_two(
     assert "Traceback" not in result.stderr
 
 
+def test_a_state_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.write_text("a file")
+    for command in (("apple", "serve"), ("trust", "export", tmp_path / "anchors")):
+        result = invoke(*command, "--state", state)
+        assert result.exit_code == 2, result.output
+        assert "Not a directory" in result.stderr
+        assert "Traceback" not in result.output
+
+
+async def test_a_token_file_that_cannot_be_written_is_refused(tmp_path: Path, state: Path) -> None:
+    wanted = {"organization": "Example Hospital", "server": "main", "format": "json"}
+    (tmp_path / "file").write_text("")
+    file = settings(tmp_path, tokens=[{**wanted, "file": "file/main.json"}])
+    ports = [f"--{port}=0" for port in ("port", "admin-port", "push-port", "proxy-port")]
+    code, _, err = await cli("apple", "serve", file, "--state", state, *ports)
+    assert code == 2
+    assert "file/main.json: 1 mistake\n  cannot be written" in err
+    assert not (state / "apple" / "serving.json").exists()
+
+
 async def test_a_state_that_is_in_use_is_refused(state: Path) -> None:
     async with apple_serve(state=state) as apple:
         code, _, err = await cli("apple", "serve", "--state", state, "--port", "0")
