@@ -2,13 +2,16 @@
 
 import base64
 import binascii
+import contextlib
 import re
 import warnings
 from email import message_from_bytes
 from email.errors import MessageError
 from typing import Final
 
-from certs import der
+from cryptography import x509
+
+from certs import der, trust
 from certs.errors import CertsError, InvalidSignature, MalformedMessage
 from certs.identity import is_pkcs12
 from certs.inspection import envelopes, others, plists, x509_objects
@@ -37,7 +40,7 @@ def inspect(data: bytes, context: Context) -> Report:
         warnings.simplefilter("always")
         _file(report, data, "file")
     for warning in noticed:
-        report.wrong(str(warning.message))
+        report.wrong(f"a name or an extension is not as the standard has it: {warning.message}")
     return report
 
 
@@ -59,13 +62,22 @@ def _file(report: Report, data: bytes, what: str) -> None:
         report.depth -= 1
 
 
+def _carried(report: Report, data: bytes, what: str) -> None:
+    """A file inside a profile or command."""
+    before, report.in_profile = report.in_profile, True
+    try:
+        _file(report, data, what)
+    finally:
+        report.in_profile = before
+
+
 def _reader(report: Report, data: bytes) -> None:
     text = data.lstrip()
     if not text:
         report.say("empty")
         report.wrong("the file is empty")
     elif plists.looks_like(data):
-        plists.describe(report, data, _file)
+        plists.describe(report, data, _carried)
     elif text[:1] in (b"{", b"["):
         others.json_text(report, data)
     elif b"-----BEGIN " in data:
@@ -121,7 +133,7 @@ def _signed_object(report: Report, data: bytes, parts: list[der.Node]) -> None:
     elif body[0].tag == der.INTEGER and len(body) <= 4:
         x509_objects.request(report, data)
     else:
-        x509_objects.certificate(report, der.read(data).raw)
+        x509_objects.certificate(report, der.read(data).raw, alone=not report.in_profile)
 
 
 def _blocks(report: Report, data: bytes) -> None:
@@ -129,13 +141,17 @@ def _blocks(report: Report, data: bytes) -> None:
     found = list(_BLOCK.finditer(data))
     if not found:
         raise MalformedMessage("PEM", "a whole block", "no end of it")
-    for match, _ in zip(found, range(MAX_BLOCKS), strict=False):
+    report.beside = _certificates(found[:MAX_BLOCKS])
+    for match in found[:MAX_BLOCKS]:
         label = match[1].decode()
         if label.endswith("PRIVATE KEY"):
             others.private_key(report, match[0] + b"\n")
             continue
         if label == "PUBLIC KEY":
             others.public_key(report, match[0] + b"\n")
+            continue
+        if label == "MESSAGE":  # of Apple's server tokens: text, not base64
+            _file(report, match[2].strip(), "message")
             continue
         body = match[2].rpartition(b"\n\n")[2] if b":" in match[2] else match[2]
         try:
@@ -146,6 +162,16 @@ def _blocks(report: Report, data: bytes) -> None:
         _file(report, decoded, f"PEM block {label}")
     if len(found) > MAX_BLOCKS:
         report.say(f"and {len(found) - MAX_BLOCKS} more PEM blocks")
+
+
+def _certificates(blocks: list[re.Match[bytes]]) -> list[x509.Certificate]:
+    """Those that can be read; the others have their own line later."""
+    found = []
+    for match in blocks:
+        if match[1] == b"CERTIFICATE":
+            with contextlib.suppress(*trust.UNREADABLE):
+                found.append(x509.load_pem_x509_certificate(match[0] + b"\n"))
+    return found
 
 
 def _mime(report: Report, data: bytes) -> None:

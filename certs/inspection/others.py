@@ -1,6 +1,7 @@
 """Attestation objects, PKCS#12 files, private keys and JSON in words."""
 
 import json
+from datetime import datetime
 from typing import Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -40,6 +41,7 @@ def attestation_object(report: Report, data: bytes) -> None:
         chain = [cms.load_certificate(one) for one in found.certificates]
         for one in found.certificates:
             x509_objects.certificate(report, one)
+        x509_objects.links(report, chain)
         said = attestation.parse(chain[0])
         if said.freshness is None:
             report.wrong("the leaf has no freshness: not made for an ACME challenge")
@@ -149,10 +151,26 @@ def json_text(report: Report, data: bytes) -> None:
             report.say("response to a device-attest-01 challenge")
             with report:
                 attestation_object(report, from_base64url(value, "attObj"))
+        case {"consumer_key": str(), "access_token_expiry": str(end)}:
+            report.say("server token of automated device enrollment")
+            with report:
+                _members(report, content)
+            _server_token(report, content, end)
         case _:
             report.say("JSON object")
             with report:
                 _members(report, content)
+
+
+def _server_token(report: Report, content: dict[str, Any], end: str) -> None:
+    for key in "consumer_secret", "access_token", "access_secret":
+        if not isinstance(content.get(key), str):
+            report.wrong(f"the server token has no {key}")
+    try:
+        if datetime.fromisoformat(end) <= report.context.at:
+            report.wrong(f"the server token expired on {end}")
+    except (ValueError, TypeError):  # the latter for a time without zone
+        report.wrong("access_token_expiry is no time of RFC 3339")
 
 
 def _jws_part(report: Report, name: str, text: str) -> None:

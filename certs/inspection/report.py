@@ -33,6 +33,8 @@ class Report:
     lines: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     depth: int = 0  # of files within files
+    beside: list[x509.Certificate] = field(default_factory=list)  # in the same text: issuers, maybe
+    in_profile: bool = False  # what a profile carries may be a root of its own
     _indent: int = 0
 
     def say(self, name: str, value: object = None) -> None:

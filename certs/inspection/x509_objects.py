@@ -1,9 +1,11 @@
 """Certificates, requests, revocation lists and keys in words."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -28,12 +30,14 @@ APPLE: Final = {
 }
 
 
-def certificate(report: Report, der_bytes: bytes) -> None:
-    """One certificate, DER. Raises MalformedMessage."""
+def certificate(report: Report, der_bytes: bytes, *, alone: bool = False) -> None:
+    """One certificate, DER; `alone`: whether it leads to a given root is told, too. Raises MalformedMessage."""
     one = load_certificate(der_bytes)
     report.say("certificate", trust.name_of(one) or "(empty subject)")
     with report:
         _facts(report, one)
+        if alone and report.context.roots:
+            trusted(report, one, [other for other in report.beside if other != one])
 
 
 def _facts(report: Report, one: x509.Certificate) -> None:
@@ -72,6 +76,15 @@ def chain(report: Report, certificates: list[x509.Certificate]) -> None:
             _facts(report, one)
     if certificates and report.context.roots:
         trusted(report, certificates[0], certificates[1:])
+
+
+def links(report: Report, certificates: list[x509.Certificate]) -> None:
+    """Whether each certificate of a chain is signed by the next."""
+    for one, issuer in pairwise(certificates):
+        try:
+            one.verify_directly_issued_by(issuer)
+        except (InvalidSignature, *trust.UNREADABLE):
+            report.wrong(f"certificate {trust.name_of(one)}: not signed by the one after it")
 
 
 def trusted(report: Report, leaf: x509.Certificate, others: list[x509.Certificate]) -> None:
