@@ -25,9 +25,10 @@ from certs.keys import FreshKeys, generate, spki_der
 from certs.tls import client_context
 from certs.transport import HttpResponse
 from tests.certs.acme.world import CODE, SERIAL, UDID, SocketTransport, World, name, open_world
-from tests.support import openssl
+from tests.support import openssl, rsa_key
 
 KEY = generate("p256")
+RSA = rsa_key()
 STEPS = [
     "directory",
     "new_nonce",
@@ -74,9 +75,9 @@ async def refused(world: World, **changed: Any) -> AcmeProblem:
 
 
 @pytest.mark.parametrize("identifier", [SERIAL, UDID, CODE])
-@pytest.mark.parametrize("spec", ["p256", "p384"])
+@pytest.mark.parametrize("spec", ["p256", "p384", "p521", "rsa2048"])
 async def test_a_device_gets_a_certificate_for_its_attested_key(identifier: str, spec: Any) -> None:
-    key = generate(spec)
+    key = RSA if spec == "rsa2048" else generate(spec)
     async with open_world() as world:
         chain = await world.enroll(key, identifier=identifier)
         assert world.transport.steps == STEPS

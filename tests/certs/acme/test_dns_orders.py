@@ -17,10 +17,12 @@ from certs.acme.http01 import LoopbackFetcher, Unreachable
 from certs.acme.jws import base64url, key_authorization
 from certs.acme.policy import AcmePolicy
 from certs.errors import AcmeProblem
-from certs.keys import generate
+from certs.keys import generate, spki_der
 from tests.certs.acme.world import SERIAL, RawClient, World, fields, name, open_world, problem_of
+from tests.support import rsa_key
 
 KEY = generate("p256")
+RSA = rsa_key()
 
 
 @dataclass
@@ -100,6 +102,17 @@ async def test_names_are_proved_by_a_web_server_on_loopback() -> None:
     usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     assert list(usage) == [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     assert leaf.subject == x509.Name([])
+
+
+@pytest.mark.parametrize("spec", ["p256", "p384", "p521", "rsa2048"])
+async def test_a_name_is_certified_for_a_key_of_each_kind(spec: Any) -> None:
+    key = RSA if spec == "rsa2048" else generate(spec)
+    asked = csr.build(key, x509.Name([]), alternative_names=[x509.DNSName("a.example")])
+    async with open_web_world() as (world, shown):
+        leaf, *_ = await world.client(account_key=generate("p521")).enroll_names(
+            asked, names=["a.example"], publish=shown.publish
+        )
+    assert spki_der(leaf.public_key()) == spki_der(key.public_key())  # type: ignore[arg-type]
 
 
 async def test_an_order_waits_for_every_name() -> None:

@@ -158,6 +158,34 @@ async def test_an_older_chip_ignores_attest_and_the_server_refuses_what_is_not_a
     assert device.state is State.FAILED
 
 
+@pytest.mark.parametrize(
+    ("key_type", "size"),
+    [
+        ("ECSECPrimeRandom", 256),
+        ("ECSECPrimeRandom", 384),
+        ("ECSECPrimeRandom", 521),
+        ("RSA", 2048),
+        ("RSA", 2056),
+    ],
+)
+async def test_a_key_of_each_kind_that_acme_payloads_name_serves_as_identity(
+    key_type: str, size: int
+) -> None:
+    device = make_device(product_type="iPad7,11", os_version="17.5.1")
+    async with scripted_mdm(acme_allows_unattested=True) as mdm:
+        mdm.devices.devices["one-time-code"] = grant(device)
+        payload = acme_payload(
+            mdm.url, key_type=key_type, key_size=size, hardware_bound=False, attest=False
+        )
+        served = enrollment_profile(root_payload(), payload, mdm_payload(mdm.url))
+        await set_up(device, surroundings(), ProfileEnrollment(profile.encode(served)))
+        mdm.commands.append(with_command("SecurityInfo"))
+        await check_in(device, surroundings())
+    assert device.identity is not None
+    assert device.identity.key.key_size == size
+    assert [item.status.value for item in mdm.results] == ["Acknowledged"]
+
+
 async def test_a_redirect_is_followed_and_not_remembered() -> None:
     device = make_device()
     async with scripted_mdm() as mdm:

@@ -220,6 +220,7 @@ async def scripted_mdm(
     acme_faults: FaultPoint = no_faults,
     acme_policy: AcmePolicy = DEFAULT_POLICY,
     acme_checks_names: bool = False,
+    acme_allows_unattested: bool = False,
     **scep: Any,
 ) -> AsyncIterator[ScriptedMdm]:
     """The server on a TLS port of its own, with SCEP (`scep`: more settings of it) and ACME beside it."""
@@ -238,6 +239,7 @@ async def scripted_mdm(
         attestation_roots=[pki().attestation.root],
         clock=CLOCK,
         faults=acme_faults,
+        allow_unattested=acme_allows_unattested,
         policy=acme_policy,
         subject_for=None if acme_checks_names else lambda grant, request: request.subject,
     )
