@@ -34,7 +34,9 @@ from certs.whole_file import write_whole
 RENEW_BEFORE: Final = timedelta(days=30)
 RA_DAYS: Final = 1825
 # RSA, as scepclient encrypts to every certificate that GetCACert gives, and strongSwan may come without elliptic curves.
-CA_KEY: Final[KeySpec] = "rsa2048"
+CA_KEY: Final[KeySpec] = (
+    "rsa2048"  # what every SCEP client can use; p256 signs twelve times as fast
+)
 
 
 class ForeignFolder(CertsError):
@@ -79,8 +81,9 @@ class CaFolder:
         *,
         clock: Clock,
         roll_over: bool = False,
+        ca_key: KeySpec = CA_KEY,
     ) -> "CaFolder":
-        """The folder, made or completed; `roll_over` gives a CA that is there its next generation.
+        """The folder, made or completed; `roll_over` gives a CA that is there its next generation, with a `ca_key`.
 
         Off the event loop. Raises ForeignFolder, MalformedMessage, or OSError; ValueError for an unfit name or host.
         """
@@ -90,11 +93,11 @@ class CaFolder:
         ca_name(name)  # refuses what no certificate can hold before anything is written
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         had_certificate = (folder / "ca" / "certificate.pem").exists()
-        authorities = Generations.open(folder, "ca", name, clock=clock, spec=CA_KEY)
+        authorities = Generations.open(folder, "ca", name, clock=clock, spec=ca_key)
         if roll_over and had_certificate:
             own_name = common_name(authorities.all[0].certificate.subject) or name
-            generations.roll_over(folder, "ca", own_name, clock=clock, spec=CA_KEY)
-            authorities = Generations.open(folder, "ca", own_name, clock=clock, spec=CA_KEY)
+            generations.roll_over(folder, "ca", own_name, clock=clock, spec=ca_key)
+            authorities = Generations.open(folder, "ca", own_name, clock=clock, spec=ca_key)
         ca = authorities.newest
         ra, ra_state = _identity(
             folder / "ra" / "identity.pem",

@@ -129,7 +129,8 @@ class _PathSearch:
                 ),
             )
             return None
-        named = [c for c in self.candidates if c not in path and c.subject == last.issuer]
+        issuer_name = _names(last)[1]
+        named = [c for c in self.candidates if c not in path and _names(c)[0] == issuer_name]
         for issuer in named:
             if self.signature_checks == MAX_SIGNATURE_CHECKS:
                 break
@@ -159,7 +160,7 @@ class _PathSearch:
                 )
         if len(path) > 1:
             # Self-issued certificates, as a CA makes when it changes keys, do not count (RFC 5280, 6.1.4 l).
-            below = sum(1 for c in path[1:-1] if c.subject != c.issuer)
+            below = sum(1 for c in path[1:-1] if _names(c)[0] != _names(c)[1])
             _check_issuer(last, extensions, below)
 
     def _signed(self, certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
@@ -207,15 +208,17 @@ def _no_issuer(certificate: x509.Certificate, named: bool) -> UntrustedCertifica
 def _has_names_and_dates(certificate: x509.Certificate) -> bool:
     """cryptography parses these only when they are asked for."""
     try:
-        _ = (
-            certificate.subject,
-            certificate.issuer,
-            certificate.not_valid_before_utc,
-            certificate.not_valid_after_utc,
-        )
+        _ = (*_names(certificate), certificate.not_valid_before_utc)
+        _ = certificate.not_valid_after_utc
     except UNREADABLE:
         return False
     return True
+
+
+@lru_cache(maxsize=512)
+def _names(certificate: x509.Certificate) -> tuple[x509.Name, x509.Name]:
+    """Subject and issuer; parsed anew at each look otherwise, and the same few authorities are looked at for ever."""
+    return certificate.subject, certificate.issuer
 
 
 def _is_ca(certificate: x509.Certificate) -> bool:

@@ -1,5 +1,6 @@
 """`mdm-certs init`: makes a CA folder, or brings an existing one up to date."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,15 @@ from certs.logs import log_to_stderr
 DEFAULT_FOLDER = Path("mdm-ca")
 DEFAULT_NAME = "MDM Test CA"
 DEFAULT_HOSTS = ["localhost", "127.0.0.1", "::1"]
+
+
+class CaKey(StrEnum):
+    """What `--ca-key` knows."""
+
+    RSA2048 = "rsa2048"
+    RSA3072 = "rsa3072"
+    P256 = "p256"
+    P384 = "p384"
 
 
 def init(
@@ -30,6 +40,10 @@ def init(
     roll_over: Annotated[
         bool, typer.Option("--roll-over", help="Make the next generation of a CA that is there.")
     ] = False,
+    ca_key: Annotated[
+        CaKey,
+        typer.Option(help="Key of a new CA. Every SCEP client can use rsa2048; p256 is faster."),
+    ] = CaKey.RSA2048,
 ) -> None:
     """Make a CA folder: root CA, RSA registration authority for SCEP, TLS server identity.
 
@@ -43,7 +57,12 @@ def init(
     log_to_stderr()
     try:
         opened = CaFolder.open(
-            folder, name, host or DEFAULT_HOSTS, clock=SystemClock(), roll_over=roll_over
+            folder,
+            name,
+            host or DEFAULT_HOSTS,
+            clock=SystemClock(),
+            roll_over=roll_over,
+            ca_key=ca_key.value,
         )
     except CertsError as error:
         stop(str(error))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from typer.testing import CliRunner
 
 from certs.cli import app
@@ -168,3 +169,15 @@ def test_openssl_reads_what_init_made(tmp_path: Path) -> None:
     init(tmp_path)
     root, tls = str(tmp_path / "root.pem"), str(tmp_path / "tls" / "identity.pem")
     assert openssl("verify", "-CAfile", root, "-purpose", "sslserver", tls).strip().endswith(b"OK")
+
+
+def test_the_key_of_a_new_ca_may_be_chosen(tmp_path: Path) -> None:
+    assert init(tmp_path / "a")[0] == 0
+    assert init(tmp_path / "b", "--ca-key", "p256")[0] == 0
+    assert init(tmp_path / "c", "--ca-key", "rsa512")[0] == 2
+    kinds = []
+    for name in ("a", "b"):
+        pem = (tmp_path / name / "ca" / "certificate.pem").read_bytes()
+        kinds.append(type(x509.load_pem_x509_certificate(pem).public_key()))
+    assert issubclass(kinds[0], rsa.RSAPublicKey)
+    assert issubclass(kinds[1], ec.EllipticCurvePublicKey)

@@ -125,6 +125,7 @@ def test_the_group_of_certs_gives_each_figure_beside_its_primitive(
         "pkcsreq same-key",
         "pkcsreq apple",
         "pkioperation",
+        "pkioperation rsa-ca",
         "acme p256",
         "acme p384",
     ]

@@ -1,6 +1,6 @@
 """`mdm-certs serve` in a process of its own, so that its CPU is told apart from the clients'.
 
-`python -m tools.bench.certs_server` makes a CA folder that goes when it stops, prints where the doors are as one JSON line
+`python -m tools.bench.certs_server CA_KEY` makes a CA folder that goes when it stops, prints where the doors are as one JSON line
 (`CertsFacts`), and then speaks as `tools.bench.servers` does: a line on stdin is answered with what it used so far,
 the end of stdin stops it. Its ACME door trusts the attestation root that comes as PEM on the first line of stdin, in JSON.
 """
@@ -9,6 +9,7 @@ import asyncio
 import sys
 import tempfile
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import structlog
@@ -18,6 +19,7 @@ from certs.authorize import StaticChallenge
 from certs.clock import SystemClock
 from certs.devices_file import AnyAttestedDevice
 from certs.folder import CaFolder
+from certs.keys import KeySpec
 from certs.serving import CertsServer, ServeOptions
 from tools.bench.loop import loop_factory
 from tools.bench.servers import ServerUse, say
@@ -33,12 +35,14 @@ class CertsFacts(msgspec.Struct, frozen=True, kw_only=True):
     root_pem: str
 
 
-async def serve(folder: Path) -> None:
+async def serve(folder: Path, ca_key: KeySpec) -> None:
     """Run until stdin ends."""
     clock = SystemClock()
     line = await asyncio.to_thread(sys.stdin.readline)
     root = x509.load_pem_x509_certificate(msgspec.json.decode(line, type=str).encode())
-    ca = await asyncio.to_thread(CaFolder.open, folder, "Bench CA", ["127.0.0.1"], clock=clock)
+    ca = await asyncio.to_thread(
+        CaFolder.open, folder, "Bench CA", ["127.0.0.1"], clock=clock, ca_key=ca_key
+    )
     options = ServeOptions(
         challenges=StaticChallenge(CHALLENGE),
         devices=AnyAttestedDevice(),
@@ -67,7 +71,7 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="mdm-bench-") as folder,
         asyncio.Runner(loop_factory=loop_factory()) as runner,
     ):
-        runner.run(serve(Path(folder)))
+        runner.run(serve(Path(folder), cast(KeySpec, sys.argv[1])))
 
 
 if __name__ == "__main__":
