@@ -16,9 +16,10 @@ from certs.errors import CertsError, MalformedMessage
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
-KeySpec = Literal["rsa1024", "rsa2048", "rsa3072", "rsa4096", "p256", "p384", "p521"]
+KeySpec = Literal["rsa1024", "rsa2048", "rsa3072", "rsa4096", "p192", "p256", "p384", "p521"]
 
 CURVES: Final[dict[str, type[ec.EllipticCurve]]] = {
+    "p192": ec.SECP192R1,  # Apple's ACME payload allows it; hardly a CA does
     "p256": ec.SECP256R1,
     "p384": ec.SECP384R1,
     "p521": ec.SECP521R1,

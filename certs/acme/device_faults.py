@@ -22,7 +22,12 @@ from certs.keys import KeySource, KeySpec, PrivateKey, PublicKey
 from certs.names import from_subject
 
 ANOTHER_NAME: Final = "another-device"
-SPECS: Final[dict[str, KeySpec]] = {"secp256r1": "p256", "secp384r1": "p384", "secp521r1": "p521"}
+SPECS: Final[dict[str, KeySpec]] = {
+    "secp192r1": "p192",
+    "secp256r1": "p256",
+    "secp384r1": "p384",
+    "secp521r1": "p521",
+}
 
 
 def freshness(token: str, account_key: PublicKey, fault: Action | None) -> bytes:

@@ -28,6 +28,7 @@ from emulator.wire.profile import AcmePayload, Pkcs12Payload, ScepPayload
 
 SIGNING_AND_ENCRYPTION = 5  # what an absent or zero Key Usage asks for (certificates.md 1.8)
 ELLIPTIC: dict[int, tuple[KeySpec, str]] = {
+    192: ("p192", "sha256"),
     256: ("p256", "sha256"),
     384: ("p384", "sha384"),
     521: ("p521", "sha512"),

@@ -186,6 +186,18 @@ async def test_a_key_of_each_kind_that_acme_payloads_name_serves_as_identity(
     assert [item.status.value for item in mdm.results] == ["Acknowledged"]
 
 
+async def test_a_key_of_192_bits_is_made_as_the_payload_says_and_refused_by_our_server() -> None:
+    """Apple's schema allows it (certificates.md 2.1); what becomes of it is for the CA to say."""
+    device = make_device(product_type="iPad7,11", os_version="17.5.1")
+    async with scripted_mdm(acme_allows_unattested=True) as mdm:
+        mdm.devices.devices["one-time-code"] = grant(device)
+        payload = acme_payload(mdm.url, key_size=192, hardware_bound=False, attest=False)
+        served = enrollment_profile(root_payload(), payload, mdm_payload(mdm.url))
+        with pytest.raises(PeerRefused, match="acme: badCSR: curve secp192r1 is not supported"):
+            await set_up(device, surroundings(), ProfileEnrollment(profile.encode(served)))
+    assert device.state is State.FAILED
+
+
 async def test_a_redirect_is_followed_and_not_remembered() -> None:
     device = make_device()
     async with scripted_mdm() as mdm:
