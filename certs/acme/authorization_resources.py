@@ -104,6 +104,7 @@ class AuthorizationResources:
                 at=self._clock.now(),
                 allow_unattested=self._allow_unattested,
                 user_enrollment=self._policy.user_enrollment,
+                accept_padding=self._policy.accept_padding,
             )
         fetcher = self._policy.http01
         assert fetcher is not None  # else there would be no such order

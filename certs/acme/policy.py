@@ -17,6 +17,7 @@ class AcmePolicy:
     http01: Http01Fetcher | None = None  # None: no orders for DNS names
     # An attestation that names no device, as in User Enrollment, is good for a one-time identifier of a device unknown to the host.
     user_enrollment: bool = False
+    accept_padding: bool = False  # of an attObj, which RFC 8555, section 5, has servers refuse
     authz_reuse: bool = False  # a valid authorization also serves an account's next orders
     slow_validation: int = 0  # polls until an answered challenge is seen to be decided
     slow_finalize: int = 0  # polls until a certificate is seen to be there

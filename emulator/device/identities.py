@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from certs import csr, names
 from certs.acme.client import AcmeClient
+from certs.acme.device_attest import permanent_identifier_name
 from certs.errors import MalformedMessage
 from certs.identity import PFX, Identity
 from certs.keys import KeySource, KeySpec, PrivateKey
@@ -98,11 +99,14 @@ async def _by_acme(
     device: Device, surroundings: Surroundings, payload: AcmePayload, anonymous: bool
 ) -> Identity:
     key, digest = await _acme_key(surroundings.keys, payload)
+    alternative_names = names.alternative_names(payload.subject_alt_name)
+    if surroundings.behaviour.csr_names_identifier:
+        alternative_names.append(permanent_identifier_name(payload.client_identifier))
     request = csr.build(
         key,
         names.from_subject(payload.subject),
         key_usage=names.key_usage(payload.usage_flags),
-        alternative_names=names.alternative_names(payload.subject_alt_name),
+        alternative_names=alternative_names,
         extended_key_usage=[x509.ObjectIdentifier(oid) for oid in payload.extended_key_usage],
         digest=digest,
     )

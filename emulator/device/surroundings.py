@@ -52,6 +52,7 @@ class Behaviour:
     device_key: Literal["new", "factory"] = "factory"  # whose key stands in the DeviceCertRequest
     scep_signer: Literal["apple", "same-key"] = "apple"
     unattested: Literal["none", "empty", "object", "error"] = "none"  # ACME without attestation
+    csr_names_identifier: bool = False  # ACME: the ClientIdentifier also stands in the CSR
     machine_info_form: Literal["der", "ber", "sha1-ber", "no-attributes"] = "ber"
     token_update_after_configured: bool = True
     awaiting_poll_s: float = 2.0

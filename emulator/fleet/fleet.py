@@ -168,6 +168,9 @@ class BehaviourSection(FileModel):
     device_key: Literal["new", "factory"] = "factory"
     scep_signer: Literal["apple", "same-key"] = "apple"
     unattested: Literal["none", "empty", "object", "error"] = "none"
+    csr_names_identifier: bool = Field(
+        False, description="ACME: the CSR names the ClientIdentifier as permanent identifier"
+    )
     token_update_after_configured: bool = True
     awaiting_poll_s: float = Field(2.0, gt=0)
     awaiting_deadline_s: float = Field(900.0, gt=0)

@@ -1,5 +1,6 @@
 """The attestation object and the judgement of certificates.md 2.7, fault by fault."""
 
+import base64
 import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -285,6 +286,17 @@ def test_the_policy_for_user_enrollment_excuses_nothing_else(changed: dict[str, 
 def test_a_padded_object_is_refused(padding: str) -> None:
     payload = response(chain())
     assert "base64url without padding" in refusal({"attObj": payload["attObj"] + padding})
+
+
+def test_a_tolerant_server_takes_padding_where_it_belongs() -> None:
+    for chain_ in chain(), chain(os_version="18.55"), chain(os_version="18.555"):
+        data = AttestationObject("apple", tuple(chain_)).encode()
+        padded = base64.urlsafe_b64encode(data).decode()
+        assert judged({"attObj": padded}, accept_padding=True)
+        assert judged(response(chain_), accept_padding=True)
+        more = refusal({"attObj": padded + "="}, accept_padding=True)
+        assert "base64url without padding" in more
+    assert "base64url" in refusal({"attObj": 7}, accept_padding=True)
 
 
 @pytest.mark.parametrize("value", [None, 7, ["x"], "+/+/"])

@@ -1,6 +1,7 @@
 """The ACME server, request by request: what it answers, and the exact problem for each thing that is wrong."""
 
 import asyncio
+import base64
 import json
 from datetime import timedelta
 from typing import Any
@@ -13,11 +14,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from certs import csr
 from certs.acme.device_attest import (
     AttestationObject,
+    freshness,
     permanent_identifier_name,
     unattested_response,
 )
 from certs.acme.jws import base64url, encode_json, sign
 from certs.acme.order_book import OrderBook
+from certs.acme.policy import AcmePolicy
 from certs.authorize import Grant, KnownDevices
 from certs.ca import CertificateAuthority
 from certs.certificate_profile import key_usage
@@ -405,6 +408,22 @@ async def test_an_answer_that_is_no_object_leaves_the_challenge_open(payload: by
         order = await (await RawClient(world).register()).order()
         assert problem_of(await order.answer(payload))[:2] == (400, "malformed")
         assert await order.states() == ("pending", "pending", "pending")
+
+
+@pytest.mark.parametrize("tolerant", [False, True])
+async def test_padding_of_an_attestation_needs_the_setting(tolerant: bool) -> None:
+    async with open_world(policy=AcmePolicy(accept_padding=tolerant)) as world:
+        order = await (await RawClient(world).register()).order()
+        text, version = "", "18"
+        while not text.endswith("="):  # a third of the sizes needs none
+            chain = await world.attest(KEY, os_version=version)(freshness(order.token))
+            data = AttestationObject("apple", tuple(chain)).encode()
+            text, version = base64.urlsafe_b64encode(data).decode(), f"{version}.0"
+        answer = await order.answer({"attObj": text})
+    if tolerant:
+        assert fields(answer)["status"] == "valid"
+    else:
+        assert problem_of(answer)[:2] == (400, "badAttestationStatement")
 
 
 async def test_unattested_devices_need_the_setting() -> None:

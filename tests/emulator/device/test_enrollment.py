@@ -5,14 +5,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.x509 import SubjectAlternativeName
 
 from certs import names
+from certs.acme.device_attest import permanent_identifier_name
 from emulator.device.device import Device
 from emulator.device.enrollment import authenticate_message, token_update_message
 from emulator.device.install_errors import chain_of
 from emulator.device.session import check_in
 from emulator.device.setup_assistant import ProfileEnrollment, set_up
 from emulator.device.state import State
+from emulator.device.surroundings import Behaviour
 from emulator.errors import EmulatorError, PeerRefused, ProfileRefused, StepTimeout
 from emulator.wire import checkin, plist, profile
 from emulator.wire.fields import present
@@ -184,6 +187,25 @@ async def test_a_key_of_each_kind_that_acme_payloads_name_serves_as_identity(
     assert device.identity is not None
     assert device.identity.key.key_size == size
     assert [item.status.value for item in mdm.results] == ["Acknowledged"]
+
+
+@pytest.mark.parametrize("named", [False, True])
+async def test_the_request_of_acme_names_the_client_identifier_where_that_is_wanted(
+    named: bool,
+) -> None:
+    """Whether Apple's devices do is not known (certificates.md 2.6)."""
+    device = make_device(product_type="iPad7,11", os_version="17.5.1")
+    behaviour = Behaviour(csr_names_identifier=named)
+    async with scripted_mdm(acme_allows_unattested=True) as mdm:
+        mdm.devices.devices["one-time-code"] = grant(device)
+        payload = acme_payload(mdm.url, hardware_bound=False, attest=False)
+        served = enrollment_profile(root_payload(), payload, mdm_payload(mdm.url))
+        around = surroundings(behaviour=behaviour)
+        await set_up(device, around, ProfileEnrollment(profile.encode(served)))
+        (leaf,) = mdm.devices.issued_to
+    found = [e.value for e in leaf.extensions if isinstance(e.value, SubjectAlternativeName)]
+    wanted = [permanent_identifier_name("one-time-code")] if named else []
+    assert [name for value in found for name in value] == wanted
 
 
 async def test_a_key_of_192_bits_is_made_as_the_payload_says_and_refused_by_our_server() -> None:
