@@ -16,6 +16,7 @@ from certs import algorithms, der
 from certs.algorithms import Cipher, UnsupportedAlgorithm
 from certs.cms_enveloped import (
     DATA,
+    Oaep,
     cipher_of,
     decrypt,
     encrypt,
@@ -43,6 +44,7 @@ from certs.identity import Identity
 __all__ = [
     "DATA",
     "Cipher",
+    "Oaep",
     "SignedData",
     "SignerInfo",
     "UnsupportedAlgorithm",

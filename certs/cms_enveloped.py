@@ -8,6 +8,7 @@ peer that can tell the cases apart can decrypt by asking.
 import secrets
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -20,11 +21,13 @@ from certs.algorithms import (
     CIPHER_BY_OID,
     CIPHERS,
     HASHES,
+    MGF1,
     RSA_ENCRYPTION,
     RSAES_OAEP,
     Cipher,
     ContentCipher,
     UnsupportedAlgorithm,
+    digest_identifier,
     read_digest,
     read_mask,
 )
@@ -34,6 +37,8 @@ from certs.identity import Identity
 DATA = "1.2.840.113549.1.7.1"
 ENVELOPED_DATA = "1.2.840.113549.1.7.3"
 ENVELOPE = "EnvelopedData"
+
+Oaep = Literal["sha1", "sha256"]
 
 
 @lru_cache(maxsize=1024)
@@ -90,10 +95,14 @@ def encrypt(
     cipher: Cipher = "aes128",
     *,
     ber: bool = False,
+    constructed: bool = False,
+    oaep: Oaep | None = None,
 ) -> bytes:
     """A ContentInfo with EnvelopedData that each of `recipients` can open. Raises MalformedMessage for a key not RSA.
 
-    `ber` writes the outer levels with indefinite lengths and the content constructed, as Apple's portal does.
+    `ber` writes the outer levels with indefinite lengths and the content constructed, as Apple's portal does;
+    `constructed` the content alone, as Go peers do. `oaep` is the digest of RSAES-OAEP; None means PKCS#1 v1.5, which is all
+    that Apple's clients take.
     """
     chosen = CIPHERS[cipher]
     key = secrets.token_bytes(chosen.key_size)
@@ -103,12 +112,15 @@ def encrypt(
     encrypted = context.update(content + bytes((missing,)) * missing) + context.finalize()
     write = der.indefinite if ber else der.tlv
     algorithm = der.sequence(der.oid(chosen.oid), der.octet_string(iv))
-    octets = (
-        der.indefinite(0xA0, der.octet_string(encrypted))
-        if ber
-        else der.context(0, encrypted, constructed=False)
+    if ber:
+        octets = der.indefinite(0xA0, der.octet_string(encrypted))
+    elif constructed:
+        octets = der.context(0, der.octet_string(encrypted))
+    else:
+        octets = der.context(0, encrypted, constructed=False)
+    recipient_infos = der.set_of(
+        *(_key_transport(recipient, key, oaep) for recipient in recipients)
     )
-    recipient_infos = der.set_of(*(_key_transport(recipient, key) for recipient in recipients))
     enveloped = write(
         der.SEQUENCE,
         der.integer(0),
@@ -118,17 +130,38 @@ def encrypt(
     return write(der.SEQUENCE, der.oid(ENVELOPED_DATA), write(0xA0, enveloped))
 
 
-def _key_transport(recipient: x509.Certificate, key: bytes) -> bytes:
-    """KeyTransRecipientInfo version 0 with PKCS#1 v1.5, which is all that Apple's clients take."""
+def _key_transport(recipient: x509.Certificate, key: bytes, oaep: Oaep | None) -> bytes:
+    """KeyTransRecipientInfo version 0."""
     public = rsa_public_key(recipient)
     if public is None:
         raise MalformedMessage("recipient certificate", "an RSA key")
+    if oaep is None:
+        algorithm, encrypted = _PKCS1, public.encrypt(key, padding.PKCS1v15())
+    else:
+        algorithm, encrypted = _oaep(oaep), public.encrypt(key, _oaep_padding(HASHES[oaep]))
     return der.sequence(
         der.integer(0),
         issuer_and_serial(recipient),
-        der.sequence(der.oid(RSA_ENCRYPTION), der.null()),
-        der.octet_string(public.encrypt(key, padding.PKCS1v15())),
+        algorithm,
+        der.octet_string(encrypted),
     )
+
+
+_PKCS1 = der.sequence(der.oid(RSA_ENCRYPTION), der.null())
+
+
+def _oaep_padding(digest: hashes.HashAlgorithm) -> padding.OAEP:
+    return padding.OAEP(padding.MGF1(digest), digest, None)
+
+
+def _oaep(digest: Oaep) -> bytes:
+    """AlgorithmIdentifier of RSAES-OAEP (RFC 4055, section 4.1); SHA-1 is the default of both fields."""
+    if digest == "sha1":
+        return der.sequence(der.oid(RSAES_OAEP), der.sequence())
+    identifier = digest_identifier(digest)
+    mask = der.sequence(der.oid(MGF1), identifier)
+    parameters = der.sequence(der.context(0, identifier), der.context(1, mask))
+    return der.sequence(der.oid(RSAES_OAEP), parameters)
 
 
 def decrypt(data: bytes, identity: Identity) -> bytes:

@@ -58,8 +58,10 @@ def build(
     alternative_names: Sequence[x509.GeneralName] = (),
     extended_key_usage: Sequence[x509.ObjectIdentifier] = (),
     digest: str = "sha256",
+    version: int = 0,
+    in_order: bool = True,
 ) -> bytes:
-    """A DER request signed by `key`."""
+    """A DER request signed by `key`. Apple's client writes version 2, strongSwan attributes that are not in DER's order."""
     extensions: list[x509.Extension[x509.ExtensionType]] = []
     if key_usage is not None:
         extensions.append(_extension(key_usage, critical=True))
@@ -74,10 +76,10 @@ def build(
         text = der.printable if der.is_printable(challenge) else der.utf8
         attributes.append(_attribute(CHALLENGE_PASSWORD, text(challenge)))
     information = der.sequence(
-        der.integer(0),
+        der.integer(version),
         subject.public_bytes(),
         spki_der(key.public_key()),
-        der.context(0, *sorted(attributes)),
+        der.context(0, *sorted(attributes, reverse=not in_order)),
     )
     return der.sequence(
         information,

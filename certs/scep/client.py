@@ -4,7 +4,6 @@ In: a Transport, the payload's URL and settings, a key and its PKCS#10 request. 
 Apple's client checks it (certificates.md 1.11). What Apple's client does and the RFC does not ask for is the default.
 """
 
-import base64
 import hashlib
 import secrets
 from collections import Counter
@@ -28,6 +27,7 @@ from certs.faults import FaultPoint, no_faults
 from certs.identity import Identity
 from certs.keys import KeySource, spki_der
 from certs.scep.ca_certificates import CaCertificates
+from certs.scep.client_faults import Misbehaviour, RequestFrame
 from certs.scep.message import (
     LEGACY,
     PKI_MESSAGE,
@@ -35,7 +35,6 @@ from certs.scep.message import (
     CertRep,
     MessageType,
     PkiStatus,
-    encode_request,
     issuer_and_subject,
 )
 from certs.transport import HttpResponse, Transport
@@ -56,8 +55,10 @@ class _Enrollment:
     digest: str
     cipher: Cipher
     key: rsa.RSAPrivateKey
+    challenge: str | None
     signer: Identity
     transaction_id: str
+    misbehaviour: Misbehaviour
 
 
 class ScepClient:
@@ -115,15 +116,25 @@ class ScepClient:
         capabilities = self._capabilities or await self.get_ca_caps()
         # iOS refuses insufficient capabilities before it sends anything.
         digest, cipher = capabilities.digest(), capabilities.cipher()
-        csr_der = self._misbehave(key, csr_der)
+        misbehaviour = self._misbehaviour(csr_der)
+        key, csr_der = await misbehaviour.request(key, csr_der)
         request = csr.decode(csr_der)
         signer = current or await self._message_signer(key, request.subject)
         enrollment = _Enrollment(
-            ca, capabilities.post, digest, cipher, key, signer, transaction_id(key.public_key())
+            ca=ca,
+            post=capabilities.post and not misbehaviour.by_get,
+            digest=digest,
+            cipher=cipher,
+            key=key,
+            challenge=request.challenge_password,
+            signer=await misbehaviour.signer(signer),
+            transaction_id=misbehaviour.transaction_id(transaction_id(key.public_key())),
+            misbehaviour=misbehaviour,
         )
-        first = MessageType.PKCS_REQ if current is None else capabilities.renewal
-        reply, issued = await self._ask(enrollment, first, csr_der)
         poll = issuer_and_subject(ca.issuer_der, request.subject.public_bytes())
+        first = misbehaviour.kind(MessageType.PKCS_REQ if current is None else capabilities.renewal)
+        content = poll if first is MessageType.CERT_POLL else csr_der
+        reply, issued = await self._ask(enrollment, first, content)
         for attempt in range(self._retries):
             if reply.status is not PkiStatus.PENDING:
                 break
@@ -166,8 +177,7 @@ class ScepClient:
     ) -> tuple[CertRep, tuple[x509.Certificate, ...]]:
         """One PKIOperation: the checked answer, and the certificates if it is a SUCCESS."""
         nonce = secrets.token_bytes(16)
-        message = encode_request(
-            content,
+        frame = RequestFrame(
             message_type=message_type,
             transaction_id=enrollment.transaction_id,
             sender_nonce=nonce,
@@ -177,7 +187,10 @@ class ScepClient:
             digest=enrollment.digest,
             signing_time=self._clock.now(),
         )
-        answer = await self._pki_operation(message, post=enrollment.post)
+        message = enrollment.misbehaviour.message(content, frame, enrollment.challenge)
+        nonce = frame["sender_nonce"]  # as it was sent
+        for _ in range(enrollment.misbehaviour.times):
+            answer = await self._pki_operation(message, enrollment)
         reply = CertRep.decode(_body(answer))
         enrollment.ca.check_signer(reply.verify(enrollment.ca.certificates))
         if reply.transaction_id != enrollment.transaction_id:
@@ -205,11 +218,10 @@ class ScepClient:
             timeout_s=TIMEOUT_S,
         )
 
-    async def _pki_operation(self, message: bytes, *, post: bool) -> HttpResponse:
-        if not post:
-            # Apple percent-encodes `=` and sends `+` and `/` bare (certificates.md 1.11).
-            encoded = base64.b64encode(message).decode().replace("=", "%3D")
-            return await self._get("PKIOperation", "pki_operation", encoded)
+    async def _pki_operation(self, message: bytes, enrollment: _Enrollment) -> HttpResponse:
+        if not enrollment.post:
+            query = enrollment.misbehaviour.query(message)
+            return await self._get("PKIOperation", "pki_operation", query)
         joint = "&" if "?" in self._url else "?"
         return await self._transport.request(
             "POST",
@@ -229,24 +241,12 @@ class ScepClient:
             raise TypeError("a KeySource gave another kind of key than it was asked for")
         return _self_signed(throw_away, APPLE_SIGNER, self._clock, days=365)
 
-    def _misbehave(self, key: rsa.RSAPrivateKey, csr_der: bytes) -> bytes:
-        """`wrong-challenge` {challenge} and `missing-challenge`: the request, made again with the fault."""
+    def _misbehaviour(self, csr_der: bytes) -> Misbehaviour:
+        """What is wrong with this enrollment; the FaultPoint is asked once, with the honest request."""
         self._asked["pki_operation"] += 1
-        action = self._faults("device", "pki_operation", csr_der, self._asked["pki_operation"])
-        if action is None or action.name not in ("wrong-challenge", "missing-challenge"):
-            return csr_der
-        request = csr.decode(csr_der)
-        challenge = None
-        if action.name == "wrong-challenge":
-            challenge = str(action.arguments.get("challenge") or secrets.token_hex(8))
-        return csr.build(
-            key,
-            request.subject,
-            challenge=challenge,
-            key_usage=request.key_usage,
-            alternative_names=request.alternative_names,
-            extended_key_usage=request.extended_key_usage,
-        )
+        n = self._asked["pki_operation"]
+        action = self._faults("device", "pki_operation", csr_der, n)
+        return Misbehaviour(action, self._keys, self._clock)
 
 
 APPLE_SIGNER: Final = names.from_subject([[["CN", "MDM SCEP SIGNER"]], [["C", "US"]]])

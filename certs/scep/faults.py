@@ -15,12 +15,13 @@ class DeviceFault(StrEnum):
     MISSING_CHALLENGE = "missing-challenge"
     CSR_VERSION_2 = "csr-version-2"
     UNSORTED_ATTRIBUTES = "unsorted-attributes"
-    NON_ASCII_SUBJECT = "non-ascii-subject"
+    NON_ASCII_SUBJECT = "non-ascii-subject"  # {common_name}
+    SHORT_KEY = "short-key"  # 1024 bits, a key of its own
 
     # The envelope.
     WRONG_RECIPIENT = "wrong-recipient"  # encrypted to our own key
     TWO_RECIPIENTS = "two-recipients"  # ours first
-    OAEP = "oaep"
+    OAEP = "oaep"  # {digest} sha1, or sha256
     DES_ONLY = "des-only"
     CONSTRUCTED_CONTENT = "constructed-content"
 
@@ -33,6 +34,7 @@ class DeviceFault(StrEnum):
     INDEFINITE_LENGTHS = "indefinite-lengths"
 
     # The exchange.
+    BY_GET = "by-get"  # whatever the server offers; with a key of 4096 bits some 6 KB of URL
     TRUNCATED_BASE64 = "truncated-base64"  # by GET, the last quarter missing
     BARE_PLUS = "bare-plus"  # by GET, whatever the server offers, nothing percent-encoded
     DUPLICATE = "duplicate"  # the same message twice

@@ -237,10 +237,16 @@ def encode_request(
     cipher: Cipher = "aes128",
     digest: str = "sha256",
     signing_time: datetime | None = None,
+    envelope: bytes | None = None,
+    more_attributes: Sequence[tuple[str, bytes]] = (),
+    ber: bool = False,
 ) -> bytes:
-    """A signed and enveloped pkiMessage; the answer will be encrypted to the signer's certificate."""
+    """A signed and enveloped pkiMessage; the answer will be encrypted to the signer's certificate.
+
+    `envelope` is one made otherwise, `more_attributes` are signed too, `ber` writes indefinite lengths.
+    """
     return cms.sign(
-        cms.encrypt(content, recipients, cipher),
+        cms.encrypt(content, recipients, cipher) if envelope is None else envelope,
         signer,
         digest=digest,
         signing_time=signing_time,
@@ -248,8 +254,10 @@ def encode_request(
             (MESSAGE_TYPE, der.printable(message_type)),
             (TRANSACTION_ID, _transaction_id(transaction_id)),
             (SENDER_NONCE, der.octet_string(sender_nonce)),
+            *more_attributes,
         ),
         certificates=(signer.certificate,),
+        ber=ber,
     )
 
 

@@ -2,7 +2,7 @@
 
 import random
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from cryptography import x509
@@ -118,6 +118,20 @@ def test_openssl_decrypts_what_we_encrypt(cipher: Cipher, pem: Path) -> None:
         data = cms.encrypt(content, [OTHER.certificate, RSA.certificate], cipher)
         arguments = ("-decrypt", "-inform", "DER", "-recip", str(pem), "-inkey", str(pem))
         assert openssl("cms", *LEGACY, *arguments, "-binary", stdin=data) == content
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(
+    "form",
+    [{"oaep": "sha1"}, {"oaep": "sha256"}, {"constructed": True}, {"ber": True}],
+    ids=["oaep", "oaep-sha256", "constructed", "indefinite"],
+)
+def test_openssl_decrypts_each_form_of_ours(form: dict[str, Any], pem: Path) -> None:
+    content = b"x" * 1000
+    data = cms.encrypt(content, [OTHER.certificate, RSA.certificate], **form)
+    arguments = ("-decrypt", "-inform", "DER", "-recip", str(pem), "-inkey", str(pem))
+    assert openssl("cms", *LEGACY, *arguments, "-binary", stdin=data) == content
+    assert cms.decrypt(data, RSA) == cms.decrypt(data, OTHER) == content
 
 
 @pytest.mark.peer
