@@ -19,7 +19,7 @@ from certs.acme.jws import Json, base64url
 from certs.acme.links import link
 from certs.acme.message import Challenge, Identifier
 from certs.acme.order_road import OrderRoad
-from certs.acme.session import AcmeSession, fields_of
+from certs.acme.session import BAD_NONCE_RETRIES, AcmeSession, fields_of
 from certs.clock import Clock
 from certs.errors import MalformedMessage
 from certs.faults import FaultPoint, no_faults
@@ -48,6 +48,7 @@ class AcmeClient:
         contact: Sequence[str] = (),
         external: ExternalAccount | None = None,
         preferred_issuer: str | None = None,
+        bad_nonce_retries: int = BAD_NONCE_RETRIES,
     ) -> None:
         """`external` is the account at the CA's operator that ours shall belong to.
 
@@ -62,6 +63,7 @@ class AcmeClient:
             faults=faults,
             account_key=account_key,
             account_spec=account_spec,
+            bad_nonce_retries=bad_nonce_retries,
         )
         self._road = OrderRoad(
             self._session, clock=clock, keys=keys, preferred_issuer=preferred_issuer

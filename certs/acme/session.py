@@ -45,6 +45,7 @@ class AcmeSession:
         faults: FaultPoint,
         account_key: PrivateKey | None = None,
         account_spec: KeySpec = "p256",
+        bad_nonce_retries: int = BAD_NONCE_RETRIES,
     ) -> None:
         self.account_url: str | None = None
         self._transport = transport
@@ -58,6 +59,7 @@ class AcmeSession:
         self._key = account_key
         self._spec = account_spec
         self._steps: dict[str, int] = {}
+        self._bad_nonce_retries = bad_nonce_retries
 
     @property
     def directory(self) -> Directory:
@@ -153,7 +155,7 @@ class AcmeSession:
         payload = device_faults.payload(step, payload, fault)
         body = b"" if payload is None else encode_json(payload)
         headers = {"Content-Type": jws.CONTENT_TYPE} | ({"Accept": accept} if accept else {})
-        left = {"badNonce": BAD_NONCE_RETRIES, "rateLimited": RATE_LIMIT_RETRIES}
+        left = {"badNonce": self._bad_nonce_retries, "rateLimited": RATE_LIMIT_RETRIES}
         while True:
             message = await self._signed(url, body, fault, key)
             response = await self._transport.request(
