@@ -139,10 +139,3 @@ class KnownDevices:
 
     async def issued(self, grant: Grant, certificate: x509.Certificate) -> None:
         self.issued_to.append(certificate)
-
-
-class NothingRevoked:
-    """For hosts without revocation."""
-
-    async def is_revoked(self, certificate: x509.Certificate) -> bool:
-        return False

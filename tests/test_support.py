@@ -19,6 +19,12 @@ def test_apple_names_are_known_however_they_are_written(host: str) -> None:
     assert is_apple_host(host)
 
 
+@pytest.mark.parametrize("host", ["a" * 64 + "ü.example", "ü..example"])
+def test_what_no_resolver_would_look_up_is_no_host(host: str) -> None:
+    with pytest.raises(MalformedMessage, match="host: expected a host name"):
+        HostMap().resolve(f"https://{host}/x")
+
+
 @pytest.mark.parametrize("host", ["notapple.com", "apple.com.example", "localhost", "127.0.0.1"])
 def test_other_names_are_not_taken_for_apple(host: str) -> None:
     assert not is_apple_host(host)
@@ -122,4 +128,6 @@ async def test_a_pool_gives_each_key_once_and_counts_the_late_ones() -> None:
     await asyncio.to_thread(pool.fill, "rsa1024", 2)
     taken = {keys.to_der(await pool.take("rsa1024")) for _ in range(3)}
     assert len(taken) == 3
+    assert (pool.made_late, pool.ready("rsa1024"), pool.ready("rsa2048")) == (1, 0, 0)
+    assert (await pool.take("p256")).key_size == 256  # made at once, which is not late
     assert pool.made_late == 1

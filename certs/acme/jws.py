@@ -78,10 +78,7 @@ def from_base64url(value: object, field: str) -> bytes:
     text = check_base64url(value, field)
     if text and text[-1] not in _LAST[len(text) % 4]:
         raise MalformedMessage(field, "base64url without padding", text)
-    try:
-        return binascii.a2b_base64(text.translate(_TO_BASE64) + "=" * (-len(text) % 4))
-    except binascii.Error as error:
-        raise MalformedMessage(field, "base64url without padding", text) from error
+    return binascii.a2b_base64(text.translate(_TO_BASE64) + "=" * (-len(text) % 4))
 
 
 def json_object(data: bytes, field: str) -> Json:

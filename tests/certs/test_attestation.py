@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -165,6 +165,22 @@ def test_a_freshness_code_is_taken_as_it_stands(value: bytes) -> None:
 )
 def test_only_one_whole_octet_string_of_32_bytes_is_unwrapped(value: bytes, read: bytes) -> None:
     assert parse(leaf_with((f"{APPLE}.11.1", value))).freshness == read
+
+
+def test_a_leaf_for_a_key_that_no_device_has_is_malformed() -> None:
+    odd = ed25519.Ed25519PrivateKey.generate()
+    leaf = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(x509.Name([]))
+        .public_key(odd.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW)
+        .not_valid_after(NOW + timedelta(days=1))
+        .sign(odd, None)
+    )
+    with pytest.raises(MalformedMessage, match="an EC or RSA key, got 'Ed25519PublicKey'"):
+        parse(leaf)
 
 
 def test_a_serial_number_that_is_no_text_is_malformed() -> None:

@@ -1,17 +1,19 @@
 """Identities in PEM and PKCS#12."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
 from certs.ca import CertificateAuthority
 from certs.clock import SystemClock
 from certs.errors import MalformedMessage
 from certs.identity import Identity, is_pkcs12
-from certs.keys import KeyWorkOnEventLoop, PrivateKey, generate, spki_der, to_pem
+from certs.keys import KeyWorkOnEventLoop, PrivateKey, generate, load_checked, spki_der, to_pem
 from tests.support import openssl, rsa_key
 
 NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "device")])
@@ -70,6 +72,21 @@ def test_a_key_that_is_not_the_certificates_is_refused() -> None:
     mixed = to_pem(generate("p256")) + identity.certificates_pem()
     with pytest.raises(MalformedMessage, match="a certificate for this key"):
         Identity.from_own_pem(mixed)
+
+
+def test_a_key_of_another_kind_is_refused(tmp_path: Path) -> None:
+    odd = ed25519.Ed25519PrivateKey.generate().private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+    mixed = odd + issued(generate("p256")).certificates_pem()
+    with pytest.raises(MalformedMessage, match="an RSA or EC key, got 'Ed25519PrivateKey'"):
+        Identity.from_own_pem(mixed)
+    with pytest.raises(MalformedMessage, match="RSA or EC, got 'Ed25519PrivateKey'"):
+        load_checked(odd)
+    CertificateAuthority.open(tmp_path, "A", clock=SystemClock())
+    (tmp_path / "key.pem").write_bytes(odd)
+    with pytest.raises(MalformedMessage, match="key.pem: expected an RSA or EC key"):
+        CertificateAuthority.open(tmp_path, "A", clock=SystemClock())
 
 
 @pytest.mark.parametrize("data", [b"", b"-----BEGIN", to_pem(generate("p256"))])

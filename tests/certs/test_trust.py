@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import cbor2
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
@@ -317,6 +318,58 @@ def _with_sha1(certificate: x509.Certificate, key: PrivateKey) -> x509.Certifica
     return x509.load_der_x509_certificate(
         der.sequence(signed, der.sequence(sha1, der.null()), der.bit_string(signature))
     )
+
+
+def test_old_hierarchies_of_elliptic_keys_are_verified_too() -> None:
+    key = generate("p256")
+    root = authority("Old EC Root", key=key)
+    leaf = _with_ecdsa_sha1(leaf_of(root), key)
+    assert leaf.signature_algorithm_oid.dotted_string == "1.2.840.10045.4.1"
+    assert verify_chain(leaf, [], [root.certificate], at=NOW) == [leaf, root.certificate]
+    forged = _with_ecdsa_sha1(leaf_of(root), generate("p256"))
+    assert "is not signed by" in refusal(forged, [], [root.certificate])[1]
+
+
+def _with_ecdsa_sha1(certificate: x509.Certificate, key: PrivateKey) -> x509.Certificate:
+    sha256, sha1 = bytes.fromhex("06082a8648ce3d040302"), bytes.fromhex("06072a8648ce3d0401")
+    body = der.read(certificate.tbs_certificate_bytes).items(der.SEQUENCE, 5)
+    parts = [der.sequence(sha1) if part.raw == der.sequence(sha256) else part.raw for part in body]
+    signed = der.sequence(*parts)
+    signature = key.sign(signed, ec.ECDSA(hashes.SHA1()))  # type: ignore[call-arg, arg-type]
+    return x509.load_der_x509_certificate(
+        der.sequence(signed, der.sequence(sha1), der.bit_string(signature))
+    )
+
+
+def plain(subject: str, issuer: str, key: Any, signer: Any, *, ca: bool) -> x509.Certificate:
+    """With basicConstraints and nothing else."""
+    return (
+        x509.CertificateBuilder()
+        .subject_name(named(subject))
+        .issuer_name(named(issuer))
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW)
+        .not_valid_after(NOW + timedelta(days=9))
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), True)
+        .sign(signer, None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256())
+    )
+
+
+def test_a_key_that_signs_no_sha1_did_not_sign() -> None:
+    odd = ed25519.Ed25519PrivateKey.generate()
+    root = plain("Odd Root", "Odd Root", odd, odd, ca=True)
+    leaf = _with_sha1(leaf_of(authority("Odd Root", key=rsa_key())), rsa_key())
+    assert "is not signed by" in refusal(leaf, [], [root])[1]
+
+
+def test_an_issuer_that_says_nothing_of_key_usage_may_sign() -> None:
+    """As old roots do (RFC 5280, section 4.2.1.3, wants it of new ones)."""
+    keys = [generate("p256") for _ in range(3)]
+    root = plain("Root", "Root", keys[0], keys[0], ca=True)
+    sub = plain("Sub", "Root", keys[1], keys[0], ca=True)
+    leaf = plain("leaf", "Sub", keys[2], keys[1], ca=False)
+    assert verify_chain(leaf, [sub], [root], at=NOW) == [leaf, sub, root]
 
 
 def test_check_dates_includes_both_ends() -> None:

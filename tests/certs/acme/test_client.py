@@ -208,6 +208,30 @@ async def test_an_invalid_order_tells_why_by_its_challenge() -> None:
     assert (problem.type, problem.detail, problem.status) == ("caa", "no", 403)
 
 
+async def test_a_challenge_that_failed_before_is_not_answered() -> None:
+    """What a server remembers of an earlier try is its answer to this one."""
+    error = {"type": "urn:ietf:params:acme:error:unauthorized", "detail": "seen before"}
+    async with open_world() as world:
+        world.transport.change_response = changing(
+            "authorization",
+            challenges=[{"type": "x", "url": "https://h/c", "status": "invalid", "error": error}],
+        )
+        problem = await refused(world)
+        assert "challenge" not in world.transport.steps
+    assert (problem.type, problem.detail) == ("unauthorized", "seen before")
+
+
+@pytest.mark.parametrize("token", [None, ""])
+async def test_a_challenge_without_token_is_malformed(token: str | None) -> None:
+    async with open_world() as world:
+        url = f"{world.base}/acme/challenge/x"
+        offered = {"type": "device-attest-01", "url": url, "status": "pending", "token": token}
+        world.transport.change_response = changing("authorization", challenges=[offered])
+        with pytest.raises(MalformedMessage, match="challenge: expected a token"):
+            await world.enroll(KEY)
+        assert "challenge" not in world.transport.steps
+
+
 async def test_an_invalid_order_without_any_reason_is_still_a_problem() -> None:
     async with open_world() as world:
         world.transport.change_response = changing("order", status="invalid")

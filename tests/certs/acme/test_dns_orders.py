@@ -194,6 +194,29 @@ async def test_a_file_without_end_is_cut() -> None:
     assert (status, len(body)) == (200, 4096)
 
 
+async def test_a_failure_of_ours_leaves_the_challenge_open() -> None:
+    class Breaks(LoopbackFetcher):
+        broken = True
+
+        async def fetch(self, name: str, path: str) -> tuple[int, bytes]:
+            if self.broken:
+                raise RuntimeError("a bug of ours")
+            return await super().fetch(name, path)
+
+    async with web_server() as shown:
+        fetcher = Breaks(shown.port)
+        async with open_world(policy=AcmePolicy(http01=fetcher)) as world:
+            client = await RawClient(world).register()
+            _, (authorization,), _ = await ordered(client, "a.example")
+            (challenge,) = authorization["challenges"]
+            token = challenge["token"]
+            shown.files[token] = key_authorization(token, client.key.public_key())
+            failed = problem_of(await client.post(challenge["url"], {}))
+            assert failed == (500, "serverInternal", "the server failed; its log says why")
+            fetcher.broken = False
+            assert fields(await client.post(challenge["url"], {}))["status"] == "valid"
+
+
 async def test_a_challenge_is_answered_once() -> None:
     async with open_web_world() as (world, shown):
         client = await RawClient(world).register()

@@ -277,6 +277,11 @@ def test_an_unfit_key_is_a_bad_public_key(jwk: dict[str, str], reason: str) -> N
     assert caught.value.type == "badPublicKey"
 
 
+def test_a_key_on_a_curve_without_algorithm_signs_nothing() -> None:
+    with pytest.raises(AcmeProblem, match="badPublicKey: curve secp192r1 is not supported"):
+        sign(generate("p192"), b"", url="https://h/", nonce="bm9uY2U")
+
+
 @pytest.mark.parametrize("jwk", [None, [], {**EC, "x": 1}, {**EC, "y": "a="}, {**RSA, "n": None}])
 def test_what_is_no_jwk_is_malformed(jwk: object) -> None:
     with pytest.raises(MalformedMessage, match="jwk"):

@@ -252,3 +252,20 @@ def test_fractions_and_offsets_of_a_time_are_read() -> None:
         "validated": "2026-01-01T01:00:00.25+01:00",
     }
     assert Challenge.from_fields(fields).validated == datetime(2026, 1, 1, 0, 0, 0, 250_000, UTC)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"identifiers": ["x"]}, "identifiers: expected JSON objects"),
+        ({"authorizations": ["https://h/1", 2]}, "authorizations: expected a list of texts"),
+        ({"authorizations": "https://h/1"}, "authorizations: expected a JSON list"),
+        ({"finalize": None}, "finalize: expected a JSON str"),
+        ({"status": "odd"}, "status: expected one of pending, ready"),
+    ],
+)
+def test_a_wrong_member_of_an_order_is_named(fields: dict[str, Any], words: str) -> None:
+    whole = {"status": "ready", "identifiers": [], "authorizations": [], "finalize": "https://h/f"}
+    assert Order.from_fields(whole).finalize == "https://h/f"
+    with pytest.raises(MalformedMessage, match=words):
+        Order.from_fields({**whole, **fields})

@@ -148,3 +148,13 @@ async def test_our_client_revokes_in_both_ways() -> None:
             assert caught.value.type == "alreadyRevoked"
         assert set(revoked(world).values()) == {x509.ReasonFlags.superseded}
         assert len(revoked(world)) == 2
+
+
+async def test_a_certificate_that_names_nothing_belongs_to_no_other_account() -> None:
+    """Its order is not known here, and it has no name that an account could prove."""
+    async with open_world() as world:
+        nameless = world.ca.issue(KEY.public_key(), x509.Name([]))
+        client = await RawClient(world).register()
+        answer = problem_of(await client.post("revoke-cert", named(nameless)))
+        assert revoked(world) == {}
+    assert answer[:2] == (403, "unauthorized")
