@@ -8,8 +8,8 @@ import asyncio
 import gc
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -34,10 +34,11 @@ from tools.bench.operation import Operations
 from tools.bench.primitives import REFERENCE, Samples
 from tools.bench.world import LoadedKeys, Servers, make_keys, process_running
 
-REQUESTS: Final = 60
-ENROLLMENTS: Final = 120
+REQUESTS: Final = 100
+ENROLLMENTS: Final = 300
 QUICK: Final = 3
-WARM_UP: Final = 3
+AT_ONCE: Final = 8
+WARM_UP: Final = 8
 BATCHES: Final = 5
 SUBJECT: Final = names.from_subject([[["O", "Bench"]], [["CN", "00008110-001A34D90E38801E"]]])
 PKI_MESSAGE: Final = {"Content-Type": "application/x-pki-message"}
@@ -78,7 +79,7 @@ class World:
 
     servers: Servers
     facts: CertsFacts
-    transport: Transport
+    transports: Sequence[Transport]  # a connection each
     authority: AttestationAuthority
     clock: SystemClock
 
@@ -86,7 +87,7 @@ class World:
         """GetCACert and GetCACaps, asked once."""
         url = f"{self.facts.scep_url}?operation="
         return {
-            step: await self.transport.request("GET", url + operation, step=step)
+            step: await self.transports[0].request("GET", url + operation, step=step)
             for step, operation in (("get_ca_cert", "GetCACert"), ("get_ca_caps", "GetCACaps"))
         }
 
@@ -100,8 +101,27 @@ async def running(ca_key: KeySpec = "p256") -> AsyncIterator[World]:
         await servers.tell(authority.root.public_bytes(Encoding.PEM).decode())
         facts = await servers.facts(CertsFacts)
         trust = TrustSet().with_roots(x509.load_pem_x509_certificate(facts.root_pem.encode()))
-        async with HttpDoor(clock=clock).session(trust=trust) as transport:
-            yield World(servers, facts, transport, authority, clock)
+        door = HttpDoor(clock=clock)
+        async with AsyncExitStack() as stack:
+            sessions = [
+                await stack.enter_async_context(door.session(trust=trust)) for _ in range(AT_ONCE)
+            ]
+            yield World(servers, facts, sessions, authority, clock)
+
+
+async def _together(
+    world: World, numbers: Iterable[int], work: Callable[[Transport, int], Awaitable[None]]
+) -> None:
+    """Each number once, over as many connections as a busy server has at the same time."""
+    waiting = iter(numbers)
+
+    async def one_of_many(transport: Transport) -> None:
+        for number in waiting:
+            await work(transport, number)
+
+    async with asyncio.TaskGroup() as group:
+        for transport in world.transports:
+            group.create_task(one_of_many(transport))
 
 
 async def pkcs_req(quick: bool) -> list[Figure]:
@@ -180,11 +200,13 @@ async def _pki_operations(
             await _message(world.clock, answers, load_own(der), LoadedKeys([]), "same-key")
             for der in ders
         ]
-        for message in messages[:WARM_UP]:
-            await _issued(world, message)
+
+        async def issue(transport: Transport, number: int) -> None:
+            await _issued(world, transport, messages[number])
+
+        await _together(world, range(WARM_UP), issue)
         before_s = await world.servers.cpu_s()
-        for message in messages[WARM_UP:]:
-            await _issued(world, message)
+        await _together(world, range(WARM_UP, len(messages)), issue)
         spent_s = await world.servers.cpu_s() - before_s
     reference_ms = await _reference_ms()
     return Figure(
@@ -198,8 +220,8 @@ async def _pki_operations(
     )
 
 
-async def _issued(world: World, message: bytes) -> None:
-    answer = await world.transport.request(
+async def _issued(world: World, transport: Transport, message: bytes) -> None:
+    answer = await transport.request(
         "POST",
         f"{world.facts.scep_url}?operation=PKIOperation",
         step="pki_operation",
@@ -212,7 +234,7 @@ async def _issued(world: World, message: bytes) -> None:
 
 
 async def acme(quick: bool) -> list[Figure]:
-    """A whole attested enrollment: account, order, challenge, finalize, certificate, over one TLS connection."""
+    """A whole attested enrollment: account, order, challenge, finalize, certificate; several at once, over TLS."""
     count = QUICK if quick else ENROLLMENTS
     specs: tuple[KeySpec, ...] = ("p256", "p384")
     async with running() as world:
@@ -222,7 +244,7 @@ async def acme(quick: bool) -> list[Figure]:
 async def _acme(world: World, spec: KeySpec, count: int) -> Figure:
     attesting_s = 0.0
 
-    async def enroll(number: int) -> None:
+    async def enroll(transport: Transport, number: int) -> None:
         key = generate(spec)
         serial = f"BENCH{number:05d}"
 
@@ -238,20 +260,18 @@ async def _acme(world: World, spec: KeySpec, count: int) -> Figure:
             return made
 
         client = AcmeClient(
-            world.transport, world.facts.acme_directory, clock=world.clock, keys=FreshKeys()
+            transport, world.facts.acme_directory, clock=world.clock, keys=FreshKeys()
         )
         request = csr.build(key, names.from_subject([[["CN", serial]]]))
         leaf, *_ = await client.enroll(request, identifier=serial, attest=attest)
         if leaf.public_key() != key.public_key():
             raise MeasurementFailed("the certificate has another key")
 
-    for number in range(WARM_UP):
-        await enroll(number)
+    await _together(world, range(WARM_UP), enroll)
     gc.collect()
     attesting_s = 0.0
     server_before_s, before_s = await world.servers.cpu_s(), time.process_time()
-    for number in range(count):
-        await enroll(WARM_UP + number)
+    await _together(world, range(WARM_UP, WARM_UP + count), enroll)
     client_s = time.process_time() - before_s - attesting_s
     server_s = await world.servers.cpu_s() - server_before_s
     reference_ms = await _reference_ms()
