@@ -147,3 +147,8 @@ def test_a_serial_that_looks_like_a_variable_stays_what_it_is() -> None:
 def test_a_name_for_an_unusually_long_serial_is_refused() -> None:
     with pytest.raises(naming.NameTooLong, match="64 bytes"):
         naming.expand("{{SERIAL}}", product="iPad1,1", serial="x" * 64)
+
+
+def test_every_setting_is_in_the_guide() -> None:
+    guide = (Path(__file__).parents[2] / "mdmserver" / "README.md").read_text()
+    assert [name for name in Settings.model_fields if f"`{name}`" not in guide] == []
