@@ -151,8 +151,10 @@ def enveloped(report: Report, data: bytes, inside: Inside) -> None:
     """A ContentInfo with EnvelopedData. Raises MalformedMessage."""
     content = der.read(data, "EnvelopedData").items(der.SEQUENCE, 2)[1]
     fields = content.items(0xA0, 1)[0].items(der.SEQUENCE, 3)
-    if fields[1].tag == 0xA0:
+    if fields[1].tag == 0xA0:  # originatorInfo
         del fields[1]
+    if len(fields) < 3:
+        raise MalformedMessage("EnvelopedData", "recipientInfos and encryptedContentInfo")
     report.say("encrypted message (CMS EnvelopedData)")
     with report:
         report.say("encoding", "BER, indefinite lengths" if data[1:2] == b"\x80" else "DER")

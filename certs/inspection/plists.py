@@ -19,6 +19,7 @@ SECRETS: Final = frozenset(
     {"Challenge", "Password", "Token", "PushMagic", "UnlockToken", "ClientIdentifier", "HMACKey"}
     | {"PIN", "BootstrapToken", "access_secret", "consumer_secret", "Passcode", "UserPassword"}
 )
+EC_SIZES: Final = (192, 256, 384, 521)
 NEEDED: Final = {  # by payload type: what a device refuses the profile without
     "com.apple.mdm": ("IdentityCertificateUUID", "ServerURL", "Topic", "AccessRights"),
     "com.apple.security.acme": (
@@ -168,8 +169,8 @@ def _payload(report: Report, payload: Mapping[str, Any], inside: Inside) -> None
         _scep(report, content)
     if kind == "com.apple.mdm":
         _mdm(report, payload)
-    if kind == "com.apple.security.acme" and _scheme(payload.get("DirectoryURL")) != "https":
-        report.wrong("DirectoryURL of the ACME payload is not https")
+    if kind == "com.apple.security.acme":
+        _acme(report, payload)
 
 
 def _scep(report: Report, content: object) -> None:
@@ -181,6 +182,31 @@ def _scep(report: Report, content: object) -> None:
     size = content.get("Keysize", 1024)
     if isinstance(size, int) and size < 2048:
         report.wrong(f"SCEP Keysize is {size}: many servers refuse less than 2048")
+
+
+def _acme(report: Report, payload: Mapping[str, Any]) -> None:
+    """What Apple's schema lets go together (certificates.md 2.1)."""
+    if _scheme(payload.get("DirectoryURL")) != "https":
+        report.wrong("DirectoryURL of the ACME payload is not https")
+    kind, size = payload.get("KeyType"), payload.get("KeySize")
+    bound = payload.get("HardwareBound") is True
+    match kind:
+        case "RSA" if bound:
+            report.wrong("HardwareBound needs KeyType ECSECPrimeRandom")
+        case "RSA" if not isinstance(size, int) or size % 8 or not 1024 <= size <= 4096:
+            report.wrong(f"KeySize {size} of RSA: a multiple of 8 from 1024 to 4096 is needed")
+        case "ECSECPrimeRandom" if size not in EC_SIZES:
+            report.wrong(f"KeySize {size} of ECSECPrimeRandom is none of 192, 256, 384, 521")
+        case "ECSECPrimeRandom" if bound and size not in (256, 384):
+            report.wrong(f"HardwareBound with KeySize {size}: only 256 and 384 can be")
+        case "RSA" | "ECSECPrimeRandom":
+            pass
+        case _:
+            report.wrong(f"KeyType {kind} is neither RSA nor ECSECPrimeRandom")
+    if payload.get("Attest") is True and not bound:
+        report.wrong("Attest needs HardwareBound")
+    if "/" in str(payload.get("ClientIdentifier", "")):
+        report.wrong("ClientIdentifier has a slash, which current ACME servers refuse or misread")
 
 
 def _mdm(report: Report, payload: Mapping[str, Any]) -> None:

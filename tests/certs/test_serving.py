@@ -240,6 +240,8 @@ async def test_the_program_takes_a_device_that_only_its_code_names_where_it_is_t
         (["--challenge-file", "/nowhere"], "/nowhere: No such file or directory"),
         (["--attestation-root", "/nowhere"], "/nowhere: No such file or directory"),
         (["--host", "192.0.2.1"], "Cannot assign requested address"),
+        (["--host", "ä.example"], "--host cannot stand in a certificate"),
+        (["--challenge-file", "/dev/null"], "/dev/null: holds no password in its first line"),
     ],
 )
 def test_what_cannot_be_served_is_refused_in_one_line(

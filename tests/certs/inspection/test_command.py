@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from typer.testing import CliRunner
 
@@ -10,7 +11,7 @@ from certs.ca import CertificateAuthority
 from certs.cli import app
 from certs.clock import SimulatedClock
 from certs.identity import Identity
-from tests.certs.inspection.told import DEVICE, RA, pki_request
+from tests.certs.inspection.told import CA, DEVICE, RA, pki_request
 
 
 def command(*arguments: str, stdin: bytes = b"") -> tuple[int, str]:
@@ -32,6 +33,31 @@ def test_the_command_says_what_is_wrong_and_ends_with_1(tmp_path: Path) -> None:
     assert "wrong: no file of a kind that is known here" in said
     assert command(str(tmp_path / "none"))[0] == 2
     assert command("-", stdin=good.read_bytes())[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["nowhere"], "nowhere: No such file or directory"),
+        (["."], ".: Is a directory"),
+        (["big"], "big: more than 67108864 bytes"),
+        (["good.pem", "--password-file", "binary"], "binary: is not text in UTF-8"),
+        (["good.pem", "--ca", "binary"], "binary: holds no certificate in PEM"),
+        (["good.pem", "--key", "good.pem"], "good.pem: identity PEM: expected a key"),
+    ],
+)
+def test_what_cannot_be_read_ends_with_2_and_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("good.pem").write_bytes(CA.certificate.public_bytes(Encoding.PEM))
+    Path("binary").write_bytes(b"\xff\xfe")
+    with open("big", "wb") as big:
+        big.truncate(64 * 1024 * 1024 + 1)  # a hole, no bytes on the disk
+    result = CliRunner().invoke(app, ["inspect", *arguments])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"mdm-certs: {reason}")
+    assert result.stderr.count("\n") == 1
 
 
 def test_the_command_opens_envelopes_and_files_with_passwords(tmp_path: Path) -> None:

@@ -87,6 +87,15 @@ def test_a_recipient_named_by_key_identifier_and_a_cipher_that_nobody_speaks() -
     assert problem.startswith("cipher 2.16.840.1.101.3.4.1.6 is none of")
 
 
+def test_an_envelope_that_ends_too_early_is_told() -> None:
+    """Counted with the originator, its fields are as many as there should be."""
+    originator = der.context(0, der.sequence())
+    enveloped = der.sequence(der.integer(0), originator, der.tlv(der.SET))
+    data = der.sequence(der.oid("1.2.840.113549.1.7.3"), der.context(0, enveloped))
+    (problem,) = tell(data).problems
+    assert problem.startswith("EnvelopedData: expected recipientInfos and encryptedContentInfo")
+
+
 @pytest.mark.peer
 def test_what_openssl_envelops_for_a_key_identifier_is_told(tmp_path: Path) -> None:
     (tmp_path / "ra.pem").write_bytes(RA.certificate.public_bytes(Encoding.PEM))

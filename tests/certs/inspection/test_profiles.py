@@ -89,3 +89,60 @@ def test_a_certificate_payload_is_read_too() -> None:
         "PayloadContent": CA.certificate.public_bytes(Encoding.DER),
     }
     has(tell(plistlib.dumps(profile(PayloadContent=[payload]))), "certificate: CN=Test CA")
+
+
+def acme(**changes: Any) -> dict[str, Any]:
+    """A profile whose identity comes by ACME."""
+    payload = {
+        "PayloadType": "com.apple.security.acme",
+        "PayloadIdentifier": "p.acme",
+        "PayloadUUID": "ACME",
+        "PayloadVersion": 1,
+        "DirectoryURL": "https://h/acme/directory",
+        "ClientIdentifier": "hush",
+        "KeyType": "ECSECPrimeRandom",
+        "KeySize": 384,
+        "HardwareBound": True,
+        "Attest": True,
+        "Subject": [[["CN", "x"]]],
+    }
+    content = profile(mdm={"IdentityCertificateUUID": "ACME"})
+    content["PayloadContent"][0] = {**payload, **changes}
+    return content
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"KeyType": "RSA", "KeySize": 2048, "HardwareBound": False, "Attest": False},
+        {"KeySize": 521, "HardwareBound": False, "Attest": False},
+        {"KeySize": 256, "Attest": False},
+    ],
+)
+def test_an_acme_payload_whose_values_go_together_has_nothing_wrong(
+    changes: dict[str, Any],
+) -> None:
+    report = tell(plistlib.dumps(acme(**changes)))
+    assert report.problems == []
+    has(report, "payload: com.apple.security.acme", "ClientIdentifier: hidden, 4 characters")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"DirectoryURL": "http://h"}, "DirectoryURL of the ACME payload is not https"),
+        ({"KeyType": "RSA"}, "HardwareBound needs KeyType ECSECPrimeRandom"),
+        ({"KeyType": "RSA", "KeySize": 2047, "HardwareBound": False}, "KeySize 2047 of RSA"),
+        ({"KeySize": 512}, "KeySize 512 of ECSECPrimeRandom is none of"),
+        ({"KeySize": 521}, "HardwareBound with KeySize 521"),
+        ({"KeyType": "Ed25519"}, "KeyType Ed25519 is neither"),
+        ({"HardwareBound": False}, "Attest needs HardwareBound"),
+        ({"ClientIdentifier": "a/b"}, "ClientIdentifier has a slash"),
+    ],
+)
+def test_values_of_an_acme_payload_that_do_not_go_together_are_told(
+    changes: dict[str, Any], problem: str
+) -> None:
+    problems = tell(plistlib.dumps(acme(**changes))).problems
+    assert any(problem in said for said in problems), problems
