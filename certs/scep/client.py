@@ -27,16 +27,9 @@ from certs.faults import FaultPoint, no_faults
 from certs.identity import Identity
 from certs.keys import KeySource, spki_der
 from certs.scep.ca_certificates import CaCertificates
+from certs.scep.capabilities import LEGACY, Capabilities
 from certs.scep.client_faults import Misbehaviour, RequestFrame
-from certs.scep.message import (
-    LEGACY,
-    PKI_MESSAGE,
-    Capabilities,
-    CertRep,
-    MessageType,
-    PkiStatus,
-    issuer_and_subject,
-)
+from certs.scep.message import PKI_MESSAGE, CertRep, MessageType, PkiStatus, issuer_and_subject
 from certs.transport import HttpResponse, Transport
 
 log = structlog.get_logger()

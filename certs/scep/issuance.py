@@ -20,7 +20,7 @@ from certs.errors import CertsError, ChallengeRefused, ScepFailure
 from certs.scep.message import FailInfo
 from certs.scep.outcome import Outcome
 from certs.scep.renewal import Renewals
-from certs.scep.transactions import TransactionKey, Transactions, Turns, key_of
+from certs.scep.transactions import TransactionKey, Transactions, Turns, key_of, request_key
 
 LEAF_KEY_USAGE: Final = names.key_usage(names.DIGITAL_SIGNATURE | names.KEY_ENCIPHERMENT)
 
@@ -63,7 +63,7 @@ class Issuance:
         The turns keep a request that is sent twice at once, and a one-time challenge used twice at once, from being
         judged before the first is done.
         """
-        key = key_of(transaction_id, wanted.public_key)
+        key = request_key(transaction_id, wanted)
         async with self._turns.take(key):
             known = self.transactions.certificate(key)
             if known is not None:

@@ -24,15 +24,14 @@ from certs.clock import Clock
 from certs.errors import MalformedMessage, ScepFailure
 from certs.faults import Action, FaultPoint, no_faults
 from certs.identity import Identity
+from certs.scep.capabilities import ADVERTISED, Capabilities
 from certs.scep.faults import ServerFault
 from certs.scep.issuance import Issuance
 from certs.scep.message import (
-    ADVERTISED,
     CA_CERTIFICATE,
     CA_RA_CERTIFICATES,
     NEXT_CA_CERTIFICATE,
     PKI_MESSAGE,
-    Capabilities,
     FailInfo,
     MessageType,
     PkiRequest,

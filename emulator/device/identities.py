@@ -15,8 +15,8 @@ from certs.acme.device_attest import permanent_identifier_name
 from certs.errors import MalformedMessage
 from certs.identity import PFX, Identity
 from certs.keys import KeySource, KeySpec, PrivateKey
+from certs.scep.capabilities import Capabilities
 from certs.scep.client import ScepClient
-from certs.scep.message import Capabilities
 from emulator.device import user_agent
 from emulator.device.attestation import request_attestation
 from emulator.device.channel import device_trust

@@ -1,7 +1,7 @@
 """From an error met while installing to the chain that a device reports (mdm.md 2.6, certificates.md 1.11)."""
 
 from certs.errors import MalformedMessage, TransportError
-from certs.scep.message import InsufficientCapabilities
+from certs.scep.capabilities import InsufficientCapabilities
 from emulator.device.error_chains import (
     HTTP_TRANSACTION,
     INSTALLATION,

@@ -14,8 +14,9 @@ from certs.clock import SystemClock
 from certs.errors import ScepFailure, UnexpectedAnswer
 from certs.identity import Identity
 from certs.keys import FreshKeys
+from certs.scep.capabilities import Capabilities
 from certs.scep.client import ScepClient
-from certs.scep.message import Capabilities, FailInfo
+from certs.scep.message import FailInfo
 from tests.certs.scep.support import SocketTransport, request_for
 from tests.peers.programs import free_ports, listening, needed, run
 from tests.peers.scep_world import CHALLENGE, our_server

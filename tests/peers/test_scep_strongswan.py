@@ -17,7 +17,7 @@ from certs.authorize import StaticChallenge
 from certs.ca import CertificateAuthority
 from certs.clock import SystemClock
 from certs.scep.approval import ManualApproval, TimedApproval
-from certs.scep.message import ADVERTISED
+from certs.scep.capabilities import ADVERTISED
 from tests.certs.scep.support import door
 from tests.peers.programs import Finished, needed, run
 from tests.peers.scep_world import CHALLENGE, key_file, our_server

@@ -24,6 +24,7 @@ from certs.errors import (
 from certs.identity import Identity
 from certs.scep import message as scep
 from certs.scep.ca_certificates import CaCertificates
+from certs.scep.capabilities import ADVERTISED
 from certs.scep.client import ScepClient
 from certs.scep.message import PkiRequest
 from certs.transport import HttpResponse
@@ -44,7 +45,7 @@ class Peer:
 
     answer: Callable[[PkiRequest, x509.Certificate], bytes]
     ca_certificates: bytes = cms.certs_only([RA.certificate, CA.certificate])
-    capabilities: bytes = scep.ADVERTISED.encode()
+    capabilities: bytes = ADVERTISED.encode()
     requests: list[PkiRequest] = field(default_factory=list)
 
     async def request(

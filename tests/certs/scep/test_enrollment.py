@@ -21,7 +21,8 @@ from certs.errors import (
     UntrustedCertificate,
 )
 from certs.faults import Action, FaultPoint, Side
-from certs.scep.message import Capabilities, InsufficientCapabilities, PkiRequest
+from certs.scep.capabilities import Capabilities, InsufficientCapabilities
+from certs.scep.message import PkiRequest
 from certs.scep.server import ScepServer
 from certs.tls import server_context
 from tests.certs.scep.support import CHALLENGE, OneTimeChallenges, door, request_for

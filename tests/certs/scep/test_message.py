@@ -17,16 +17,9 @@ from certs.algorithms import Cipher
 from certs.errors import CannotDecrypt, CertsError, InvalidSignature, MalformedMessage
 from certs.identity import Identity
 from certs.scep import message as scep
+from certs.scep.capabilities import ADVERTISED, LEGACY, Capabilities, InsufficientCapabilities
 from certs.scep.client import transaction_id
-from certs.scep.message import (
-    ADVERTISED,
-    LEGACY,
-    Capabilities,
-    CertRep,
-    InsufficientCapabilities,
-    PkiRequest,
-    PkiStatus,
-)
+from certs.scep.message import CertRep, PkiRequest, PkiStatus
 from tests.certs.test_cms_signed import RSA, self_signed
 from tests.support import VECTORS, needs_vectors, openssl, rsa_key
 

@@ -19,7 +19,8 @@ from certs.errors import (
     UntrustedCertificate,
 )
 from certs.identity import Identity
-from certs.scep.message import ADVERTISED, FailInfo, PkiRequest
+from certs.scep.capabilities import ADVERTISED
+from certs.scep.message import FailInfo, PkiRequest
 from tests.certs.scep.support import CHALLENGE, Door, door, request_for
 from tests.support import rsa_key
 

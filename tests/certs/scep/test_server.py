@@ -427,6 +427,19 @@ async def test_a_request_sent_again_is_answered_to_its_new_signer() -> None:
         assert reply.fail_info == scep.FailInfo.BAD_REQUEST
 
 
+@pytest.mark.parametrize("challenge", ["wrong", None])
+async def test_a_request_sent_again_without_its_challenge_gets_nothing(
+    challenge: str | None,
+) -> None:
+    """The same transaction and key: whether it was served before is for the challenge to say."""
+    async with door(OneTimeChallenges({"once"})) as scep_door:
+        await post(scep_door, pkcs_req(scep_door, content=request_for(1, challenge="once")))
+        again = request_for(1, challenge=challenge)
+        fail_info, _ = await refused(scep_door, pkcs_req(scep_door, content=again))
+        assert fail_info == scep.FailInfo.BAD_REQUEST
+        assert len(scep_door.challenges.issued_to) == 1
+
+
 async def test_memory_of_transactions_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("certs.scep.transactions.MAX_REMEMBERED", 2)
     async with door() as scep_door:
