@@ -12,8 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from certs import attestation, cms, crl, csr, der, trust
-from certs.acme import jws
-from certs.acme.device_attest import AttestationObject
+from certs.acme import inner_jws, issuance, jws
+from certs.acme.account import Account, AccountUpdate, NewAccount, OrdersList, check_contacts
+from certs.acme.device_attest import AttestationObject, judge
+from certs.acme.message import Authorization, Challenge, Directory, Order
+from certs.acme.problem import decode_problem
+from certs.acme.wanted import wanted_identifiers
+from certs.authorize import Grant
 from certs.errors import (
     AcmeProblem,
     CannotDecrypt,
@@ -43,7 +48,7 @@ from emulator.wire import (
 from emulator.wire import (
     attestation as wire_attestation,
 )
-from tools.fuzz import goldens
+from tools.fuzz import acme_goldens, goldens
 
 AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
 VECTORS: Final = Path(__file__).resolve().parents[3] / "shared" / "vectors"
@@ -140,6 +145,47 @@ def _jws(data: bytes) -> None:
     request.fields()
 
 
+def _acme_answer(data: bytes) -> None:
+    """What a server says, as our client reads it."""
+    fields = jws.json_object(data, "answer")
+    decode_problem(data, 400)
+    for read in (Directory, Account, Order, Authorization, Challenge, OrdersList):
+        with suppress(MalformedMessage):
+            read.from_fields(fields)
+
+
+def _acme_payload(data: bytes) -> None:
+    """What a client says, as our server reads it."""
+    fields = jws.json_object(data, "payload")
+    key = goldens.account_key()
+    readers: tuple[Callable[[], object], ...] = (
+        lambda: check_contacts(NewAccount.from_fields(fields).contact),
+        lambda: AccountUpdate.from_fields(fields),
+        lambda: wanted_identifiers(fields, with_dns=True),
+        lambda: issuance.request_of(fields),
+        lambda: _judge(fields),
+        lambda: inner_jws.check_binding(fields, key, url="https://h/x", keys={"k": bytes(32)}),
+        lambda: jws.decode_inner(fields).verify(key),
+    )
+    for read in readers:
+        with suppress(MalformedMessage, InvalidSignature, AcmeProblem):
+            read()
+
+
+def _judge(fields: jws.Json) -> object:
+    return judge(
+        fields,
+        token="token",
+        identifier="SIM1",
+        grant=Grant(reference="x"),
+        roots=goldens.roots(),
+        at=AT,
+        allow_unattested=False,
+        user_enrollment=True,
+        accept_padding=True,
+    )
+
+
 def _inspect(data: bytes) -> None:
     inspection.inspect(data, Context(at=AT, roots=goldens.roots(), identities=[goldens.ra()]))
 
@@ -181,6 +227,10 @@ TARGETS: Final = (
     Target("certificate", _certificate, goldens.certificates, CHAIN),
     Target("crl", crl.read, goldens.revocation_lists),
     Target("jws", _jws, goldens.jws_requests, (MalformedMessage, InvalidSignature, AcmeProblem)),
+    Target(
+        "acme_answer", _acme_answer, lambda: (*captured("acme/problem*"), *acme_goldens.answers())
+    ),
+    Target("acme_payload", _acme_payload, acme_goldens.payloads),
     Target("inspect", _inspect, lambda: goldens.everything(captured("*/*")), ()),
     Target("plist", plist.loads, lambda: captured("**/*.plist", "malformed/*.bin")),
     Target(
