@@ -34,6 +34,7 @@ FIRST_RETRY_S: Final = 1.0
 LONGEST_RETRY_S: Final = 900.0  # what Apple advises after a 5xx
 MAX_TRIES: Final = 8
 AGAIN_AFTER_S: Final = 3600.0  # commands that nobody has fetched for so long
+SPARE_ENTRIES: Final = 100  # of the heap of retries, before it is tidied up
 STORED_S: Final = 7 * 86400.0  # how long APNs should keep a push for a device that is away
 
 
@@ -50,7 +51,8 @@ class Pusher:
         self._random = random.Random(seed)
         self._due: dict[str, int] = {}  # UDID -> tries so far, oldest first
         self._under_way: dict[str, asyncio.Task[None]] = {}
-        self._later: list[tuple[datetime, str, int]] = []  # heap: when, UDID, tries
+        self._retries: dict[str, tuple[datetime, int]] = {}  # UDID -> when, tries so far
+        self._later: list[tuple[datetime, str]] = []  # heap over them; entries may be out of date
         self._later_news = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
         self.counts: Counter[str] = Counter()  # accepted, refused, failed, given_up, turned_off
@@ -75,12 +77,14 @@ class Pusher:
         """There is something for this device."""
         # From the first try: what was said of an earlier push is no longer news.
         self._due[udid] = 0
+        self._retries.pop(udid, None)
         self._pump()
 
     def wake_all(self, udids: Iterable[str]) -> None:
         """Push many."""
         for udid in udids:
             self._due.setdefault(udid, 0)
+            self._retries.pop(udid, None)
         self._pump()
 
     def as_json(self) -> dict[str, int]:
@@ -89,7 +93,7 @@ class Pusher:
         return {
             **{name: self.counts[name] for name in names},
             "due": len(self._due) + len(self._under_way),
-            "waiting_for_retry": len(self._later),
+            "waiting_for_retry": len(self._retries),
         }
 
     async def settled(self) -> None:
@@ -154,6 +158,8 @@ class Pusher:
 
     def _try_again(self, udid: str, tries: int, reason: str) -> None:
         """Later, and later each time; whatever is enqueued meanwhile starts anew."""
+        if udid in self._due:
+            return  # it was asked for again meanwhile, and goes out now
         tries += 1
         if tries >= MAX_TRIES:
             self.counts["given_up"] += 1
@@ -163,7 +169,12 @@ class Pusher:
         wait_s *= 0.75 + self._random.random() / 2
         log.info("push_again", udid=udid, reason=reason, wait_s=round(wait_s, 1), tries=tries)
         due = self._clock.now() + timedelta(seconds=wait_s)
-        heapq.heappush(self._later, (due, udid, tries))
+        self._retries[udid] = (due, tries)
+        heapq.heappush(self._later, (due, udid))
+        if len(self._later) > 2 * len(self._retries) + SPARE_ENTRIES:
+            # Enqueues that came during an outage left one behind each.
+            self._later = [(due, udid) for udid, (due, _) in self._retries.items()]
+            heapq.heapify(self._later)
         self._later_news.set()
 
     async def _retry(self) -> None:
@@ -175,9 +186,12 @@ class Pusher:
             elif (wait := self._later[0][0] - self._clock.now()) > timedelta(0):
                 await self._sleep_unless_news(wait.total_seconds())
             else:
-                _, udid, tries = heapq.heappop(self._later)
-                self._due.setdefault(udid, tries)
-                self._pump()
+                due, udid = heapq.heappop(self._later)
+                at, tries = self._retries.get(udid, (None, 0))
+                if at == due:
+                    del self._retries[udid]
+                    self._due.setdefault(udid, tries)
+                    self._pump()
 
     async def _sleep_unless_news(self, seconds: float) -> None:
         """Another one that waits may be due earlier."""

@@ -93,7 +93,7 @@ class PushClient:
         self._context = client_context(roots, identity)
         self._context.set_alpn_protocols(["h2"])
         self._connection: _Connection | None = None
-        self._connecting = asyncio.Lock()
+        self._opening: asyncio.Task[_Connection] | None = None
         self.connections = 0
 
     async def send(
@@ -127,36 +127,52 @@ class PushClient:
             ) from None
 
     async def close(self) -> None:
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
 
     async def _open(self) -> "_Connection":
-        async with self._connecting:
-            if self._connection is not None and self._connection.usable:
-                return self._connection
-            where = self._hosts.resolve(self.url)
-            try:
-                async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                    _, protocol = await asyncio.get_running_loop().create_connection(
-                        lambda: _Connection(self.url),
-                        where.host,
-                        where.port,
-                        ssl=self._context,
-                        server_hostname=urlsplit(self.url).hostname,
-                    )
-            except TimeoutError:
-                raise TransportError(
-                    self.url, "no connection in time", timeout_s=CONNECT_TIMEOUT_S
-                ) from None
-            except (OSError, ssl.SSLError) as error:
-                raise TransportError(self.url, str(error) or type(error).__name__) from error
-            if not protocol.usable:
-                protocol.abort("no HTTP/2")
-                raise TransportError(self.url, "the service does not speak HTTP/2")
-            self._connection = protocol
-            self.connections += 1
-            return protocol
+        """The connection that stands, or a new one; whoever waits for the same one shares its failure."""
+        if self._connection is not None and self._connection.usable:
+            return self._connection
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._connect())
+            self._opening.add_done_callback(self._opened)
+        return await asyncio.shield(self._opening)
+
+    def _opened(self, opening: "asyncio.Task[_Connection]") -> None:
+        if self._opening is opening:
+            self._opening = None
+        if not opening.cancelled():
+            opening.exception()  # it may be that nobody waits any more
+
+    async def _connect(self) -> "_Connection":
+        where = self._hosts.resolve(self.url)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                _, protocol = await asyncio.get_running_loop().create_connection(
+                    lambda: _Connection(self.url),
+                    where.host,
+                    where.port,
+                    ssl=self._context,
+                    server_hostname=urlsplit(self.url).hostname,
+                )
+        except TimeoutError:
+            raise TransportError(
+                self.url, "no connection in time", timeout_s=CONNECT_TIMEOUT_S
+            ) from None
+        except (OSError, ssl.SSLError) as error:
+            raise TransportError(self.url, str(error) or type(error).__name__) from error
+        if not protocol.usable:
+            protocol.abort("no HTTP/2")
+            raise TransportError(self.url, "the service does not speak HTTP/2")
+        self._connection = protocol
+        self.connections += 1
+        return protocol
 
 
 class _Connection(asyncio.Protocol):

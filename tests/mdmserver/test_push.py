@@ -1,6 +1,5 @@
 """The server pushes: when, to whom, how often, and to which tokens never again (mdm.md 7, 12.9; bugs P01, P03)."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,18 +10,15 @@ from typing import Any
 import pytest
 
 from certs.clock import SimulatedClock
-from certs.errors import TransportError
 from certs.faults import Action, FaultPoint, no_faults
 from certs.identity import Identity
 from emulator.apple.app import AppleServices
 from emulator.errors import ConfigurationError
 from emulator.wire.push import Reason
 from mdmserver import push as push_rules
-from mdmserver.push_client import PushClient
 from mdmserver.settings import Settings, load
 from tests.emulator.apple.push_support import (
     PAYLOAD,
-    TOKEN,
     TOPIC,
     Listener,
     faulty,
@@ -272,6 +268,35 @@ async def test_a_service_that_is_not_there_is_waited_for() -> None:
         assert len(listener.got) == 1
 
 
+async def test_an_outage_leaves_one_retry_a_device_however_much_is_enqueued() -> None:
+    async with pushed() as p:
+        device, listener = await p.device()
+        await p.services.push.stop()
+        pusher = p.world.server.pusher
+        assert pusher is not None
+        for _ in range(3 * push_rules.SPARE_ENTRIES):
+            pusher.wake(device.udid)
+            await p.settled()
+        assert (await p.counts())["waiting_for_retry"] == 1
+        assert len(pusher._later) <= push_rules.SPARE_ENTRIES + 2
+        failed = (await p.counts())["failed"]
+        await p.world.clock.advance(2)
+        await p.settled()
+        assert (await p.counts())["failed"] == failed + 1
+
+
+async def test_a_push_that_went_out_takes_the_place_of_its_retry() -> None:
+    async with pushed(faults=faulty("answer", at=1, reason="ServiceUnavailable")) as p:
+        device, listener = await p.device()
+        assert (await p.counts())["waiting_for_retry"] == 1
+        await device.enqueue("SecurityInfo")
+        await p.settled()
+        assert (await p.counts())["waiting_for_retry"] == 0
+        await p.world.clock.advance(60)
+        await p.settled()
+        assert len(listener.got) == 1
+
+
 async def test_what_apns_lost_is_pushed_again_an_hour_later() -> None:
     async with pushed(faults=faulty("lose", at=2)) as p:
         device, listener = await p.device()
@@ -307,50 +332,6 @@ async def test_a_restart_pushes_what_waits(tmp_path: Path) -> None:
         assert payloads(listener) == [PAYLOAD]
 
 
-async def test_two_hundred_pushes_share_one_connection() -> None:
-    async with push_services() as services:
-        tokens = [number.to_bytes(32) for number in range(1, 201)]
-        for token in tokens:
-            services.push.tokens.register(token, TOPIC)
-        client = PushClient(
-            services.push_url, push_identity(TOPIC), roots=[services.pki.tls_ca.certificate]
-        )
-        answers = await asyncio.gather(*(client.send(token, TOPIC, MAGIC) for token in tokens))
-        assert {answer.status for answer in answers} == {200}
-        assert client.connections == 1
-        await client.close()
-
-
-async def test_the_client_keeps_to_the_limit_of_streams() -> None:
-    fault = faulty("settings", "push_connection", max_concurrent_streams=1)
-    async with push_services(faults=fault) as services:
-        services.push.tokens.register(TOKEN, TOPIC)
-        client = PushClient(
-            services.push_url, push_identity(TOPIC), roots=[services.pki.tls_ca.certificate]
-        )
-        await client.send(TOKEN, TOPIC, MAGIC)
-        answers = await asyncio.gather(*(client.send(TOKEN, TOPIC, MAGIC) for _ in range(20)))
-        assert {answer.status for answer in answers} == {200}
-        await client.close()
-
-
-async def test_the_client_says_who_could_not_be_trusted() -> None:
-    async with push_services() as services:
-        client = PushClient(
-            services.push_url, push_identity(TOPIC), roots=[pki().push_ca.certificate]
-        )
-        with pytest.raises(TransportError, match="certificate verify failed"):
-            await client.send(TOKEN, TOPIC, MAGIC)
-        await client.close()
-
-
-async def test_no_push_ever_leaves_for_apple() -> None:
-    client = PushClient("https://api.push.apple.com", push_identity(TOPIC), roots=[])
-    with pytest.raises(Exception, match="real Apple host"):
-        await client.send(TOKEN, TOPIC, MAGIC)
-    await client.close()
-
-
 async def test_stored_pushes_expire_by_our_word() -> None:
     async with pushed() as p:
         device, listener = await p.device()
@@ -363,6 +344,28 @@ async def test_stored_pushes_expire_by_our_word() -> None:
         assert record.pending.expires_at is not None
         left = record.pending.expires_at - p.world.clock.now()
         assert timedelta(days=7) - left < timedelta(seconds=2)
+
+
+async def test_a_device_of_another_topic_is_never_pushed(tmp_path: Path) -> None:
+    """It enrolled before the server's topic was changed: this certificate may not push it."""
+    clock = SimulatedClock()
+    async with push_services(clock) as services:
+        listener = Listener(services, RAW_TOKEN, TOPIC)
+        listener.online()
+        async with world(clock=clock, state=tmp_path, topic=TOPIC) as w:
+            device = w.device()
+            await device.enroll()
+            await device.enqueue("SecurityInfo")
+        other = "com.apple.mgmt.Other"
+        async with world(clock=clock, state=tmp_path, topic=other) as w:
+            roots = [services.pki.tls_ca.certificate]
+            await w.server.use_push(push_identity(other), services.push_url, roots)
+            assert w.server.pusher is not None
+            await w.server.pusher.settled()
+            counts = w.server.pusher.as_json()
+        assert (counts["refused"], counts["accepted"], counts["turned_off"]) == (1, 0, 0)
+        assert services.push.stats.connections == 0
+        assert listener.got == []
 
 
 # --- settings
