@@ -270,7 +270,7 @@ async def test_a_service_that_is_not_there_is_waited_for() -> None:
 
 async def test_an_outage_leaves_one_retry_a_device_however_much_is_enqueued() -> None:
     async with pushed() as p:
-        device, listener = await p.device()
+        device, _ = await p.device()
         await p.services.push.stop()
         pusher = p.world.server.pusher
         assert pusher is not None
