@@ -11,7 +11,10 @@ from cryptography import x509
 from typer.testing import CliRunner
 
 from certs import crl
+from certs.acme.client import AcmeClient
 from certs.clock import SimulatedClock
+from certs.errors import AcmeProblem
+from certs.keys import FreshKeys
 from certs.transport import HttpResponse
 from emulator.http import HttpDoor, TrustSet
 from emulator.wire import profile
@@ -223,6 +226,30 @@ async def test_an_admin_revokes_a_device_which_is_refused_and_stands_in_the_crl(
         assert entry is not None
         reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason
         assert reason is x509.ReasonFlags.key_compromise
+
+
+async def test_whoever_holds_the_key_revokes_by_acme_and_the_device_is_refused() -> None:
+    """RFC 8555, section 7.6: an owner who finds a key stolen needs no administrator."""
+    async with world() as w:
+        device, other = w.device(), w.device(udid="00008110-000000000000001E", serial="SIM0000002")
+        for one in device, other:
+            await one.enroll()
+        assert device.identity is not None
+        assert other.identity is not None
+        certificate = device.identity.certificate
+        trust = TrustSet().with_roots(*w.server.tls_roots)
+        async with HttpDoor(clock=w.clock).session(trust=trust) as session:
+            client = AcmeClient(
+                session, f"{w.server.url}/acme/directory", clock=w.clock, keys=FreshKeys()
+            )
+            await client.revoke(certificate, reason=1, key=device.identity.key)
+            with pytest.raises(AcmeProblem, match="unauthorized"):
+                await client.revoke(other.identity.certificate, key=device.identity.key)
+        refused(await device.idle(), "is revoked")
+        listed = crl.read((await get(w, f"{w.server.url}/crl/acme.crl")).body)
+        entry = listed.get_revoked_certificate_by_serial_number(certificate.serial_number)
+        assert entry is not None
+        assert (await other.idle()).status == 200
 
 
 async def test_a_revoked_device_may_enroll_again() -> None:
