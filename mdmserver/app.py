@@ -58,6 +58,7 @@ from mdmserver.misbehave import Misbehaviour
 from mdmserver.push import Pusher, check_certificate, read_identity, topic_of
 from mdmserver.push_admin import PushDoor
 from mdmserver.push_client import PushClient
+from mdmserver.scep_renewals import ScepRenewals
 from mdmserver.sessions import Sessions
 from mdmserver.settings import TOPIC_PREFIX, Settings, read_certificates
 from mdmserver.store.base import ProfileVersion
@@ -301,6 +302,8 @@ class MdmServer:
             clock=clock,
             faults=self._faults,
             certificate_days=settings.identity_days,
+            renewals=ScepRenewals(store, clock),
+            earlier=authority.scep_generations.all[:-1],
         ).add_routes(app, SCEP_PATH)
         AcmeServer(
             authority.acme,

@@ -51,7 +51,8 @@ async def obtain(
     kind: IdentityKind
     match payload:
         case ScepPayload():
-            kind, identity = "scep", await _by_scep(device, surroundings, payload)
+            current = _renewed_by_itself(device, surroundings, profile_identifier)
+            kind, identity = "scep", await _by_scep(device, surroundings, payload, current)
         case AcmePayload():
             kind, identity = "acme", await _by_acme(device, surroundings, payload, anonymous)
         case Pkcs12Payload():
@@ -64,7 +65,20 @@ async def obtain(
     )
 
 
-async def _by_scep(device: Device, surroundings: Surroundings, payload: ScepPayload) -> Identity:
+def _renewed_by_itself(
+    device: Device, surroundings: Surroundings, profile_identifier: str
+) -> Identity | None:
+    """The identity that asks for its successor, where the profile that brought it has come again (RFC 8894, 3.3.1.2)."""
+    installed = device.installed_identity
+    if surroundings.behaviour.scep_renewal != "renewal-req" or installed is None:
+        return None
+    same = installed.kind == "scep" and installed.profile_identifier == profile_identifier
+    return installed.identity if same else None
+
+
+async def _by_scep(
+    device: Device, surroundings: Surroundings, payload: ScepPayload, current: Identity | None
+) -> Identity:
     key = await _rsa_key(surroundings.keys, payload.keysize)
     request = csr.build(
         key,
@@ -91,7 +105,10 @@ async def _by_scep(device: Device, surroundings: Surroundings, payload: ScepPayl
             faults=surroundings.faults,
         )
         with peer_errors("scep"):
-            issued = await client.enroll(key, request)
+            if current is None:
+                issued = await client.enroll(key, request)
+            else:
+                issued = await client.renew(current, key, request)
     return _identity(key, issued)
 
 

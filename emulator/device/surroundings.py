@@ -51,6 +51,7 @@ class Behaviour:
     cloud_configuration: Literal["v2", "legacy"] = "v2"  # which way it is asked for
     device_key: Literal["new", "factory"] = "factory"  # whose key stands in the DeviceCertRequest
     scep_signer: Literal["apple", "same-key"] = "apple"
+    scep_renewal: Literal["pkcs-req", "renewal-req"] = "pkcs-req"  # of a profile that comes again
     unattested: Literal["none", "empty", "object", "error"] = "none"  # ACME without attestation
     csr_names_identifier: bool = False  # ACME: the ClientIdentifier also stands in the CSR
     machine_info_form: Literal["der", "ber", "sha1-ber", "no-attributes"] = "ber"

@@ -167,6 +167,9 @@ class BehaviourSection(FileModel):
     cloud_configuration: Literal["v2", "legacy"] = "v2"
     device_key: Literal["new", "factory"] = "factory"
     scep_signer: Literal["apple", "same-key"] = "apple"
+    scep_renewal: Literal["pkcs-req", "renewal-req"] = Field(
+        "pkcs-req", description="how a profile that comes again gets its next certificate"
+    )
     unattested: Literal["none", "empty", "object", "error"] = "none"
     csr_names_identifier: bool = Field(
         False, description="ACME: the CSR names the ClientIdentifier as permanent identifier"

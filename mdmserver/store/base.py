@@ -249,6 +249,10 @@ class Store(Protocol):
         """End the challenge and keep its certificate; False (and nothing kept) if it was used or is too old."""
         ...
 
+    async def add_certificate(self, certificate: IssuedCertificate) -> None:
+        """Keep one that needed no challenge."""
+        ...
+
     async def certificate(self, sha256: bytes) -> IssuedCertificate | None: ...
 
     # devices

@@ -85,6 +85,10 @@ def use_challenge(
     return True
 
 
+def add_certificate(connection: sqlite3.Connection, certificate: IssuedCertificate) -> None:
+    insert(connection, "certificates", certificate)
+
+
 def certificate(connection: sqlite3.Connection, sha256: bytes) -> IssuedCertificate | None:
     row = connection.execute("SELECT * FROM certificates WHERE sha256 = ?", (sha256,)).fetchone()
     return from_row(IssuedCertificate, row) if row is not None else None

@@ -80,6 +80,9 @@ class SqliteStore:
             )
         )
 
+    async def add_certificate(self, certificate: IssuedCertificate) -> None:
+        await self._do(partial(identity_tables.add_certificate, certificate=certificate))
+
     async def certificate(self, sha256: bytes) -> IssuedCertificate | None:
         return await self._do(partial(identity_tables.certificate, sha256=sha256))
 

@@ -5,7 +5,11 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+from structlog.testing import capture_logs
+
 from certs.clock import SimulatedClock
+from certs.scep.message import MessageType
 from emulator.apple.app import AppleServices
 from emulator.apple.pki import SimPKI
 from emulator.apple.portal import Portal
@@ -20,8 +24,12 @@ from tests.e2e.conftest import ORGANIZATION, SERVER, Road
 HOUR = 3600.0
 
 
+@pytest.mark.parametrize(
+    ("scep_renewal", "message_type"),
+    [("pkcs-req", MessageType.PKCS_REQ), ("renewal-req", MessageType.RENEWAL_REQ)],
+)
 async def test_a_fleet_with_wrong_clocks_is_renewed_in_time_and_outlives_its_first_identities(
-    tmp_path: Path,
+    tmp_path: Path, scep_renewal: str, message_type: MessageType
 ) -> None:
     clock = SimulatedClock()
     async with AsyncExitStack() as stack:
@@ -42,7 +50,11 @@ async def test_a_fleet_with_wrong_clocks_is_renewed_in_time_and_outlives_its_fir
             AppleServices(pki=pki, clock=clock, portal=portal)
         )
         road = Road(services=services, server=server, folder=tmp_path)
-        behaviour = {"awaiting_poll_s": "0.05", "clock_skew_s": ["-5", "300"]}
+        behaviour = {
+            "awaiting_poll_s": "0.05",
+            "clock_skew_s": ["-5", "300"],
+            "scep_renewal": scep_renewal,
+        }
         fleet = road.fleet(3, behaviour=behaviour)
         run = await stack.enter_async_context(FleetRun(fleet, road.options(clock=clock)))
 
@@ -70,7 +82,11 @@ async def test_a_fleet_with_wrong_clocks_is_renewed_in_time_and_outlives_its_fir
         bound = await check_in()
         assert bound == {serial: d["certificate_sha256"] for serial, d in first.items()}
         await clock.advance(5 * HOUR)
-        renewed = await check_in()
+        with capture_logs() as lines:
+            renewed = await check_in()
+        asked = [line["message_type"] for line in lines if line["event"] == "scep_transaction"]
+        assert asked
+        assert set(asked) == {message_type}
         assert all(renewed[serial] != bound[serial] for serial in bound)
         await clock.advance(6 * HOUR)  # two hours past the end of the first ones
         assert await check_in() == renewed
