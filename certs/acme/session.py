@@ -77,8 +77,7 @@ class AcmeSession:
         """Read the directory and have an account there, unless that is done already."""
         if self._directory is None:
             # A nonce that comes along is left: devices ask newNonce next (certificates.md 2.4).
-            response = await self._transport.request("GET", self._directory_url, step="directory")
-            self._check(response, (200,))
+            response = await self._unsigned("GET", self._directory_url, "directory", (200,))
             self._directory = Directory.from_fields(fields_of(response))
         if self.account_url is not None:
             return
@@ -174,6 +173,21 @@ class AcmeSession:
                     log.debug("acme_bad_nonce", step=step, retries_left=left[refused.type])
                     fault = None
 
+    async def _unsigned(
+        self, method: str, url: str, step: str, statuses: tuple[int, ...]
+    ) -> HttpResponse:
+        """A request that everybody may make; rateLimited is tried again as in `send`."""
+        retries_left = RATE_LIMIT_RETRIES
+        while True:
+            response = await self._transport.request(method, url, step=step)
+            try:
+                return self._check(response, statuses)
+            except AcmeProblem as refused:
+                if refused.type != "rateLimited" or not retries_left:
+                    raise
+                retries_left -= 1
+                await self._wait_out(refused, step)
+
     async def _wait_out(self, refused: AcmeProblem, step: str) -> None:
         """Until the server's limit is over. Raises what it said where that is not told, or too far off."""
         pause_s = refused.retry_after_s
@@ -205,10 +219,9 @@ class AcmeSession:
 
     async def _nonce(self) -> str:
         if not self._nonces:
-            response = await self._transport.request(
-                "HEAD", self.directory.new_nonce, step="new_nonce"
+            response = await self._unsigned(
+                "HEAD", self.directory.new_nonce, "new_nonce", (200, 204)
             )
-            self._check(response, (200, 204))
             self._keep_nonce(response)
         if not self._nonces:
             raise MalformedMessage("Replay-Nonce", "a nonce in the answer of newNonce")
@@ -227,10 +240,17 @@ class AcmeSession:
         del self._nonces[:-MAX_NONCES]
 
     def _check(self, response: HttpResponse, statuses: tuple[int, ...]) -> HttpResponse:
-        """Raises AcmeProblem for a problem document, UnexpectedAnswer for any other refusal."""
-        if response.content_type == PROBLEM_TYPE:
+        """Raises AcmeProblem for a problem document or a bare 429, UnexpectedAnswer for any other refusal."""
+        if response.content_type == PROBLEM_TYPE and response.body:  # none in an answer to HEAD
             problem = decode_problem(response.body, response.status)
             raise problem.exception(retry_after_s(response, self._clock.now()))
+        if response.status == 429:
+            raise AcmeProblem(
+                "rateLimited",
+                "the server says no more",
+                status=429,
+                retry_after_s=retry_after_s(response, self._clock.now()),
+            )
         return response.require(*statuses)
 
 

@@ -29,7 +29,19 @@ async def enroll(world: World, clock: NotingClock) -> tuple[x509.Certificate, ..
     )
 
 
-@pytest.mark.parametrize("step", ["new_account", "new_order", "challenge", "finalize", "order"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        "directory",
+        "new_nonce",
+        "new_account",
+        "new_order",
+        "challenge",
+        "finalize",
+        "order",
+        "certificate",
+    ],
+)
 async def test_a_limited_request_is_made_again_after_the_pause_that_is_named(step: str) -> None:
     clock = NotingClock()
     async with open_world(faults=limited(step, 2, retry_after_s=7)) as world:
@@ -40,12 +52,13 @@ async def test_a_limited_request_is_made_again_after_the_pause_that_is_named(ste
     assert clock.pauses == [7.0, 7.0]
 
 
-async def test_a_limit_that_stays_is_the_servers_last_word() -> None:
+@pytest.mark.parametrize("step", ["directory", "new_nonce", "new_order"])
+async def test_a_limit_that_stays_is_the_servers_last_word(step: str) -> None:
     clock = NotingClock()
-    async with open_world(faults=limited("new_order", 99)) as world:
+    async with open_world(faults=limited(step, 99)) as world:
         with pytest.raises(AcmeProblem) as caught:
             await enroll(world, clock)
-        assert world.transport.steps.count("new_order") == 1 + RATE_LIMIT_RETRIES
+        assert world.transport.steps.count(step) == 1 + RATE_LIMIT_RETRIES
     assert (caught.value.type, caught.value.status) == ("rateLimited", 429)
     assert clock.pauses == [60.0] * RATE_LIMIT_RETRIES
 
@@ -59,6 +72,17 @@ async def test_nobody_waits_without_a_time_or_for_too_long(pause: float | None) 
         assert world.transport.steps.count("new_order") == 1
     assert caught.value.retry_after_s == pause
     assert clock.pauses == []
+
+
+@pytest.mark.parametrize("step", ["directory", "new_order"])
+async def test_a_bare_429_of_a_proxy_is_a_rate_limit(step: str) -> None:
+    clock = NotingClock()
+    action = Action(name="status", arguments={"status": 429})
+    async with open_world(faults=lambda *asked: action if asked[1] == step else None) as world:
+        with pytest.raises(AcmeProblem) as caught:
+            await enroll(world, clock)
+    assert (caught.value.type, caught.value.status) == ("rateLimited", 429)
+    assert clock.pauses == []  # it did not say how long
 
 
 async def test_each_account_has_so_many_orders_in_an_hour() -> None:
