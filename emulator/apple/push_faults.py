@@ -50,6 +50,12 @@ class PushFault(FileModel):
     count: int | None = Field(None, ge=1, description="how often; none: until it is taken away")
     reason: Reason | None = Field(None, description="of answer and goaway")
     seconds: float | None = Field(None, gt=0, le=3600, description="of delay, duplicate and hold")
+    up_to_s: float | None = Field(
+        None, gt=0, le=3600, description="of delay: any time from seconds to this, by chance"
+    )
+    timestamp_ms: int | None = Field(
+        None, ge=0, le=253_402_300_799_000, description="of an answer with status 410; none: now"
+    )
     times: int = Field(1, ge=1, le=10, description="further copies of a duplicate")
     max_concurrent_streams: int | None = Field(None, ge=1, description="of settings")
     initial_window_size: int | None = Field(None, ge=0, le=2**31 - 1, description="of settings")
@@ -60,6 +66,12 @@ class PushFault(FileModel):
             raise ValueError("action answer needs a reason")
         if self.action in ("delay", "hold") and self.seconds is None:
             raise ValueError(f"action {self.action} needs seconds")
+        if self.up_to_s is not None and (
+            self.action != "delay" or self.up_to_s < (self.seconds or 0)
+        ):
+            raise ValueError("up_to_s belongs to delay, and is no less than seconds")
+        if self.timestamp_ms is not None and (self.reason is None or self.reason.status != 410):
+            raise ValueError("timestamp_ms belongs to Unregistered and ExpiredToken")
         if self.action == "settings" and self.step != CONNECTION:
             raise ValueError(f"action settings belongs to step {CONNECTION}")
         if self.step == CONNECTION and self.action not in ("settings", "goaway"):
@@ -68,11 +80,19 @@ class PushFault(FileModel):
             raise ValueError("a connection is for no token")
         return self
 
-    def to_action(self) -> Action:
+    def to_action(self, chance: random.Random) -> Action:
         arguments = self.model_dump(
-            include={"reason", "seconds", "max_concurrent_streams", "initial_window_size"},
+            include={
+                "reason",
+                "seconds",
+                "timestamp_ms",
+                "max_concurrent_streams",
+                "initial_window_size",
+            },
             exclude_none=True,
         )
+        if self.seconds is not None and self.up_to_s is not None:
+            arguments["seconds"] = chance.uniform(self.seconds, self.up_to_s)
         if self.action == "duplicate":
             arguments["times"] = self.times
         return Action(name=self.action, arguments=arguments)
@@ -105,7 +125,7 @@ class PushFaults:
                 del self._planned[index]
             elif left is not None:
                 self._planned[index] = (fault, left - 1)
-            return fault.to_action()
+            return fault.to_action(self._chance)
         return None
 
     def plan(self, faults: Iterable[PushFault]) -> None:

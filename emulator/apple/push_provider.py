@@ -84,7 +84,6 @@ class ProviderDoor:
         self._stats = stats
         self._clock = clock
         self._faults = faults
-        self._asked: Counter[bytes] = Counter()
         self._delayed: set[asyncio.Task[None]] = set()
         self.shutting_down = False
 
@@ -102,11 +101,11 @@ class ProviderDoor:
         try:
             token, topic, expires_at = self._checked(request, headers, provider)
             apns_id = apns_id or str(uuid.uuid4()).upper()
+            record = self._record(token, topic)
             if self._faults:
-                action = self._fault(token, request)
+                action = self._fault(record, request)
             if action is not None and action.name == "answer":
                 return self._instead(action, apns_id)
-            record = self._record(token, topic)
             self._limit_rate(record)
         except _Refused as refused:
             return self._refuse(refused.reason, refused.since, apns_id, request)
@@ -227,10 +226,10 @@ class ProviderDoor:
         body = push.encode(Refusal(reason=reason, timestamp=since))
         return ProviderAnswer(status=reason.status, apns_id=apns_id, body=body)
 
-    def _fault(self, token: bytes, request: ProviderRequest) -> Action | None:
+    def _fault(self, record: TokenRecord, request: ProviderRequest) -> Action | None:
         assert self._faults is not None
-        self._asked[token] += 1
-        action = self._faults("server", STEP, request, self._asked[token])
+        record.asked += 1
+        action = self._faults("server", STEP, request, record.asked)
         if action is not None and action.name not in ("answer", *AFTER, *ON_THE_CONNECTION):
             raise UnknownFault(f"{STEP}: no such fault on this side: {action.name}")
         return action

@@ -60,6 +60,7 @@ class TokenRecord:
     pending: Notification | None = None
     minute: int = 0  # the one that `in_minute` counts
     in_minute: int = 0
+    asked: int = 0  # how often a fault was asked for
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,13 @@
 """Pushes that go wrong by plan: over the administration, by chance, so often, for one device."""
 
 import json
+import random
 from typing import Any
 
 import pytest
+from h2.errors import ErrorCodes
 
+from certs.clock import SimulatedClock
 from emulator import settings_file
 from emulator.apple import serve_file
 from emulator.apple.push_faults import PushFault, PushFaults
@@ -12,6 +15,7 @@ from emulator.apple.push_provider import ProviderRequest
 from emulator.errors import ConfigurationError
 from emulator.wire.push import Reason
 from tests.emulator.apple.push_support import (
+    PAYLOAD,
     TOKEN,
     Listener,
     faulty,
@@ -74,6 +78,99 @@ async def test_one_device_may_have_the_trouble_alone(client: Client) -> None:
         assert (await raw.push(OTHER)).status == 200
 
 
+async def test_a_planned_delay_is_any_time_between_both(
+    client: Client, clock: SimulatedClock
+) -> None:
+    device = Listener(client.services)
+    device.online()
+    await plan(client, {"action": "delay", "seconds": 10, "up_to_s": 20})
+    arrived = []
+    async with provider(client.services) as raw:
+        for _ in range(20):
+            assert (await raw.push()).status == 200
+    assert client.services.push.stats.delayed == 20
+    for _ in range(20):
+        arrived.append(len(device.got))
+        await clock.advance(1)
+    assert arrived[:10] == [0] * 10
+    assert 0 < arrived[15] < 20  # spread, not all at once
+    await clock.advance(1)
+    assert len(device.got) == 20
+
+
+async def test_a_planned_duplicate_comes_again(client: Client, clock: SimulatedClock) -> None:
+    device = Listener(client.services)
+    device.online()
+    await plan(client, {"action": "duplicate", "times": 2, "seconds": 3, "count": 1})
+    async with provider(client.services) as raw:
+        await raw.push()
+    assert len(device.got) == 1
+    await clock.advance(6)
+    assert len(device.got) == 3
+    assert len({push.apns_id for push in device.got}) == 1
+
+
+async def test_a_planned_hold_keeps_the_answer_back(client: Client, clock: SimulatedClock) -> None:
+    device = Listener(client.services)
+    device.online()
+    await plan(client, {"action": "hold", "seconds": 5, "count": 1})
+    async with provider(client.services) as raw:
+        held = raw.open()
+        raw.h2.send_data(held, PAYLOAD, end_stream=True)
+        assert (await raw.push()).status == 200
+        assert (len(device.got), raw.answers[held].status) == (2, 0)
+        await clock.advance(5)
+        assert (await raw.answer(held)).status == 200
+
+
+async def test_planned_ends_of_stream_and_connection(client: Client) -> None:
+    device = Listener(client.services)
+    device.online()
+    await plan(
+        client,
+        {"action": "refuse-stream", "count": 1},
+        {"action": "goaway", "reason": "IdleTimeout", "count": 1},
+        {"action": "drop", "count": 1},
+        {"step": "push_connection", "action": "goaway", "reason": "ServiceUnavailable"},
+    )
+    async with provider(client.services) as raw:
+        await raw.until_closed()
+        assert raw.goaway is not None
+        assert raw.goaway.additional_data == b'{"reason":"ServiceUnavailable"}'
+    left = (await client.admin("GET", "/push/faults")).json()["faults"]
+    await plan(client, *left[:3])
+    async with provider(client.services) as raw:
+        assert (await raw.push()).reset == ErrorCodes.REFUSED_STREAM
+        assert device.got == []
+        assert (await raw.push()).status == 200
+        await raw.until_closed()
+        assert raw.goaway is not None
+        assert raw.goaway.additional_data == b'{"reason":"IdleTimeout"}'
+    async with provider(client.services) as raw:
+        assert (await raw.push()).status == 0
+        assert raw.closed
+        assert raw.goaway is None
+    assert len(device.got) == 1  # what was dropped did nothing
+
+
+async def test_a_planned_410_may_say_since_when(client: Client) -> None:
+    Listener(client.services)
+    fault = {"action": "answer", "reason": "Unregistered", "timestamp_ms": 1_700_000_000_123}
+    await plan(client, fault)
+    async with provider(client.services) as raw:
+        assert json.loads((await raw.push()).body)["timestamp"] == 1_700_000_000_123
+
+
+async def test_tokens_that_nobody_registered_use_no_fault_up_and_no_memory(client: Client) -> None:
+    Listener(client.services)
+    await plan(client, {"action": "answer", "reason": "Shutdown", "count": 1})
+    async with provider(client.services) as raw:
+        for number in range(50):
+            assert (await raw.push(number.to_bytes(32))).reason == "BadDeviceToken"
+        assert (await raw.push()).reason == "Shutdown"
+    assert len(client.services.push.tokens) == 1
+
+
 async def test_settings_of_a_connection_are_planned_too(client: Client) -> None:
     Listener(client.services)
     fault = {"step": "push_connection", "action": "settings", "max_concurrent_streams": 1}
@@ -94,6 +191,12 @@ async def test_settings_of_a_connection_are_planned_too(client: Client) -> None:
         (
             {"action": "goaway", "step": "push_connection", "token": "00"},
             "a connection is for no token",
+        ),
+        ({"action": "delay", "seconds": 5, "up_to_s": 4}, "is no less than seconds"),
+        ({"action": "hold", "seconds": 5, "up_to_s": 9}, "up_to_s belongs to delay"),
+        (
+            {"action": "answer", "reason": "Shutdown", "timestamp_ms": 1},
+            "timestamp_ms belongs to Unregistered and ExpiredToken",
         ),
         ({"action": "lose", "token": "xyz"}, "an even number of hexadecimal digits"),
         ({"action": "lose", "share": 0}, "faults.0.share"),
@@ -156,6 +259,7 @@ def test_the_settings_file_plans_pushes(tmp_path: Any) -> None:
 def test_every_action_that_can_be_planned_is_one_that_is_carried_out() -> None:
     content = {"action": "answer", "reason": "Shutdown"}
     fault = settings_file.validate(content, PushFault, source="test")
-    assert fault.to_action().arguments == {"reason": "Shutdown"}
-    copies = PushFault(action="duplicate", times=3, seconds=2).to_action()
+    chance = random.Random(1)
+    assert fault.to_action(chance).arguments == {"reason": "Shutdown"}
+    copies = PushFault(action="duplicate", times=3, seconds=2).to_action(chance)
     assert copies.arguments == {"times": 3, "seconds": 2}
