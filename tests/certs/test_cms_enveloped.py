@@ -194,6 +194,27 @@ def test_oaep_with_empty_parameters_is_opened_as_windows_sends_it() -> None:
         assert cms.decrypt(with_transport(data, algorithm, wrapped), RSA) == b"x"
 
 
+def test_oaep_with_a_label_and_other_digests_is_opened() -> None:
+    """RFC 4055, section 4.1: digest, mask and pSourceAlgorithm, each with its tag."""
+    data = cms.encrypt(b"x", [RSA.certificate])
+    sha256, label = hashes.SHA256(), b"a label"
+    scheme = padding.OAEP(padding.MGF1(sha256), sha256, label)
+    wrapped = rsa_key(1).public_key().encrypt(content_key(data), scheme)
+    digest = der.sequence(der.oid("2.16.840.1.101.3.4.2.1"), der.null())
+    mask = der.sequence(der.oid("1.2.840.113549.1.1.8"), digest)
+    for named, opens in (label, True), (b"another", False):
+        source = der.sequence(der.oid("1.2.840.113549.1.1.9"), der.octet_string(named))
+        parameters = der.sequence(
+            der.context(0, digest), der.context(1, mask), der.context(2, source)
+        )
+        envelope = with_transport(data, der.sequence(der.oid(OAEP), parameters), wrapped)
+        if opens:
+            assert cms.decrypt(envelope, RSA) == b"x"
+        else:
+            with pytest.raises(CannotDecrypt):
+                cms.decrypt(envelope, RSA)
+
+
 def test_a_recipient_named_by_key_identifier_is_found() -> None:
     data = cms.encrypt(b"x", [RSA.certificate])
     original = parts(data)[1].children()[0].children()

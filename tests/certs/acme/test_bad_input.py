@@ -241,6 +241,24 @@ async def test_a_body_of_ten_megabytes_is_413_with_and_without_its_length() -> N
         assert await order.states() == ("pending", "pending", "pending")
 
 
+async def test_a_body_over_the_limit_of_this_door_is_413_though_the_host_takes_it() -> None:
+    async with an_order() as (world, _, order):
+
+        async def pieces() -> AsyncIterator[bytes]:
+            for _ in range(MAX_REQUEST_BYTES // 65536 + 1):
+                yield b"x" * 65536
+
+        assert world.transport.session is not None
+        async with world.transport.session.post(
+            order.challenge,
+            data=pieces(),
+            headers={"Content-Type": "application/jose+json"},
+            ssl=world.transport.context,
+        ) as answer:
+            problem = await answer.json(content_type=None)
+    assert (problem["status"], problem["detail"]) == (413, f"more than {MAX_REQUEST_BYTES} bytes")
+
+
 async def test_the_largest_request_that_is_read_is_refused_for_what_it_says() -> None:
     async with an_order() as (_, client, order):
         room = MAX_REQUEST_BYTES - 2000
