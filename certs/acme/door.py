@@ -5,6 +5,7 @@ right. Out goes the handler's answer, or the problem document of whatever was ra
 the directory.
 """
 
+import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -259,7 +260,7 @@ def problem_answer(refused: AcmeProblem) -> web.Response:
     response = json_answer(Problem.of(refused).to_fields(), status=refused.status)
     response.content_type = PROBLEM_TYPE
     if refused.retry_after_s is not None:
-        response.headers["Retry-After"] = str(int(refused.retry_after_s))
+        response.headers["Retry-After"] = str(math.ceil(refused.retry_after_s))
     return response
 
 

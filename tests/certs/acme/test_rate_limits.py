@@ -85,6 +85,14 @@ async def test_a_bare_429_of_a_proxy_is_a_rate_limit(step: str) -> None:
     assert clock.pauses == []  # it did not say how long
 
 
+async def test_whoever_waits_as_long_as_is_named_is_not_too_early() -> None:
+    """Retry-After is whole seconds (RFC 9110, section 10.2.3); a part of one counts as one."""
+    clock = NotingClock()
+    async with open_world(faults=limited("new_order", 1, retry_after_s=1.2)) as world:
+        assert await enroll(world, clock)
+    assert clock.pauses == [2.0]
+
+
 async def test_each_account_has_so_many_orders_in_an_hour() -> None:
     """The wait until the hour is over is too long for a client that has a profile to install."""
     clock = NotingClock()
