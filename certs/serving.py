@@ -4,6 +4,8 @@ One port speaks plain HTTP (many SCEP clients, and where certificates say that t
 with the folder's TLS identity; both lead to the same doors.
 """
 
+import asyncio
+import secrets
 import socket
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -22,7 +24,9 @@ from certs.clock import Clock
 from certs.crl_door import CrlDoor
 from certs.faults import FaultPoint, no_faults
 from certs.folder import CaFolder
+from certs.operator_door import FILE, Operator, OperatorDoor
 from certs.plain_bodies import plain_bodies
+from certs.scep.approval import ManualApproval
 from certs.scep.server import ScepServer
 
 log = structlog.get_logger()
@@ -62,6 +66,7 @@ class CertsServer:
         self._options = options
         self._clock = clock
         self._stack = AsyncExitStack()
+        self.operator: Operator | None = None  # where requests that wait are decided upon
 
     @property
     def scep_url(self) -> str:
@@ -101,7 +106,24 @@ class CertsServer:
         await web.SockSite(runner, plain).start()
         context = tls.server_context(self.folder.tls)
         await web.SockSite(runner, secure, ssl_context=context).start()
+        if isinstance(options.approval, ManualApproval):
+            await self._let_decide(options.approval)
         log.info("certs_served", url=self.url, https_url=self.https_url)
+
+    async def _let_decide(self, approval: ManualApproval) -> None:
+        """Open the operator's door, and say in the folder where it is."""
+        token = secrets.token_urlsafe(32)
+        door = OperatorDoor(approval, token, self._clock)
+        runner = web.AppRunner(
+            door.application(), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S
+        )
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.operator = Operator(url=f"http://127.0.0.1:{runner.addresses[0][1]}", token=token)
+        folder = self.folder.root.parent
+        await asyncio.to_thread(self.operator.write, folder)
+        self._stack.callback((folder / FILE).unlink, missing_ok=True)
 
     def _app(self) -> web.Application:
         options, folder = self._options, self.folder

@@ -2,7 +2,7 @@
 
 import typer
 
-from certs.cli import init, inspect, issue, serve
+from certs.cli import init, inspect, issue, operator, serve
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -12,6 +12,9 @@ app = typer.Typer(
 app.command("init")(init.init)
 app.command("issue")(issue.issue)
 app.command("serve")(serve.serve)
+app.command("requests")(operator.requests)
+app.command("approve")(operator.approve)
+app.command("deny")(operator.deny)
 app.command("inspect")(inspect.inspect)
 
 

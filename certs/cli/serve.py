@@ -10,6 +10,7 @@ from certs.cli.input import read_certificates, read_secret, stop
 from certs.logs import log_to_stderr
 
 if TYPE_CHECKING:
+    from certs.authorize import Approval
     from certs.folder import CaFolder
     from certs.serving import ServeOptions
 
@@ -61,6 +62,15 @@ def serve(
         bool,
         typer.Option("--no-challenge", help="Nobody is asked for one.", rich_help_panel=SCEP),
     ] = False,
+    approval: Annotated[
+        str | None,
+        typer.Option(
+            metavar="manual|SECONDS",
+            help="Requests wait (PENDING) until `mdm-certs approve` or `deny`, or for so many seconds.",
+            show_default="decided at once",
+            rich_help_panel=SCEP,
+        ),
+    ] = None,
     devices: Annotated[
         Path | None,
         typer.Option(
@@ -117,6 +127,8 @@ def serve(
 
     mdm-certs serve --port 8080 --https-port 8443 --attestation-root sim-attestation-root-ca.pem
 
+    mdm-certs serve --approval manual       # then: mdm-certs requests; mdm-certs approve TRANSACTION
+
     mdm-certs serve --http01-port 5002      # then: certbot certonly --standalone --http-01-port 5002 --server URL
     """
     import asyncio
@@ -144,6 +156,7 @@ def serve(
             devices=known,
             attestation_roots=tuple(read_certificates(attestation_root)),
             allow_unattested=allow_unattested,
+            approval=_approval(approval),
             certificate_days=days,
             acme=AcmePolicy(
                 http01=LoopbackFetcher(http01_port) if http01_port else None,
@@ -167,6 +180,24 @@ def serve(
 
 
 CHALLENGE = "challenge"
+
+
+def _approval(text: str | None) -> "Approval | None":
+    """Who decides; None is at once."""
+    from certs.clock import SystemClock
+    from certs.scep.approval import ManualApproval, TimedApproval
+
+    if text is None:
+        return None
+    if text == "manual":
+        return ManualApproval()
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 < seconds < 86400:
+        stop(f"--approval {text}: expected manual, or seconds below a day")
+    return TimedApproval(SystemClock(), seconds=seconds)
 
 
 def _challenge(folder: Path, given: Path | None) -> str:
@@ -206,4 +237,6 @@ async def _serve(folder: "CaFolder", options: "ServeOptions", challenge: str) ->
             ("root to trust", folder.root),
         ):
             typer.echo(f"{what:<16}  {value}")
+        if server.operator is not None:
+            typer.echo(f"{'approval':<16}  mdm-certs requests --folder {folder.root.parent}")
         await stopped.wait()
