@@ -6,6 +6,7 @@ does not acknowledge in time has stopped reading: its connection is dropped, and
 
 import asyncio
 from collections import deque
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Final
@@ -64,6 +65,15 @@ class CourierDoor:
         await asyncio.gather(*closing, return_exceptions=True)
 
 
+@dataclass(slots=True)
+class _Sent:
+    """A push on the wire."""
+
+    at: datetime
+    push: Notification
+    returned: bool = False  # its device left before it could arrive
+
+
 class CourierSocket:
     """One fleet process; a `WakeChannel` for all its tokens."""
 
@@ -81,7 +91,8 @@ class CourierSocket:
         self._stats = stats
         self._clock = clock
         self._outbox: dict[bytes, Notification] = {}
-        self._on_the_wire: deque[tuple[datetime, Notification]] = deque()
+        self._on_the_wire: deque[_Sent] = deque()
+        self._latest: dict[bytes, _Sent] = {}  # of those, the last of each token
         self._acknowledged = 0
         self._wake = asyncio.Event()
         self.hellos = 0
@@ -145,8 +156,13 @@ class CourierSocket:
                 await self._say(courier.encode(courier.Registered(self.hellos)))
 
     def _offline(self, token: bytes) -> None:
+        """What was not acknowledged before this came, the device will not have taken any more: it waits for its return."""
         self._tokens.disconnect(token, self)
+        sent = self._latest.pop(token, None)
         push = self._outbox.pop(token, None)
+        if sent is not None:
+            sent.returned = True
+            push = push or sent.push
         if push is not None:
             self._tokens.give_back(push)
 
@@ -154,9 +170,12 @@ class CourierSocket:
         if count > self._acknowledged + len(self._on_the_wire):
             raise MalformedMessage("ack.count", "no more than was sent", count)
         while self._acknowledged < count:
-            _, push = self._on_the_wire.popleft()
-            self._tokens.delivered(push)
+            sent = self._on_the_wire.popleft()
             self._acknowledged += 1
+            if not sent.returned:
+                self._tokens.delivered(sent.push)
+            if self._latest.get(sent.push.token) is sent:
+                del self._latest[sent.push.token]
         if self._outbox:
             self._wake.set()
 
@@ -169,7 +188,8 @@ class CourierSocket:
                 now = self._clock.now()
                 for push in batch:
                     del self._outbox[push.token]
-                    self._on_the_wire.append((now, push))
+                    sent = self._latest[push.token] = _Sent(now, push)
+                    self._on_the_wire.append(sent)
                 await self._say(courier.encode(*(_frame(push, now) for push in batch)))
 
     async def _say(self, message: bytes) -> None:
@@ -189,8 +209,7 @@ class CourierSocket:
             await self._clock.sleep(ACK_TIMEOUT_S / 2)
             if not self._on_the_wire:
                 continue
-            oldest, _ = self._on_the_wire[0]
-            if self._clock.now() - oldest >= timedelta(seconds=ACK_TIMEOUT_S):
+            if self._clock.now() - self._on_the_wire[0].at >= timedelta(seconds=ACK_TIMEOUT_S):
                 self._stats.couriers_dropped += 1
                 log.warning(
                     "courier_dropped",
@@ -203,10 +222,11 @@ class CourierSocket:
                 return
 
     def _give_back(self) -> None:
-        """Newest last, so that of two for one token the newer stays."""
-        on_the_wire, self._on_the_wire = self._on_the_wire, deque()
+        """The newest of each token."""
+        latest, self._latest = self._latest, {}
         outbox, self._outbox = self._outbox, {}
-        newest = {push.token: push for _, push in on_the_wire} | outbox
+        self._on_the_wire.clear()
+        newest = {token: sent.push for token, sent in latest.items()} | outbox
         for push in newest.values():
             self._tokens.give_back(push)
 

@@ -28,8 +28,8 @@ class LocalChannel:
         self._tokens.disconnect_all(self)
 
     def _hand_over(self, push: Notification) -> None:
-        if self._closed:
-            self._tokens.give_back(push)
+        if self._closed or not self._tokens.listens(push.token, self):
+            self._tokens.give_back(push)  # the device went away in this very turn
         else:
             self._tokens.delivered(push)
             self._on_push(push)

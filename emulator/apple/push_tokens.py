@@ -172,6 +172,11 @@ class PushTokens:
         if record is not None and record.channel is channel:
             record.channel = None
 
+    def listens(self, token: bytes, channel: WakeChannel) -> bool:
+        """Whether the device of this token listens here at the moment."""
+        record = self._records.get(token)
+        return record is not None and record.channel is channel
+
     def disconnect_all(self, channel: WakeChannel) -> None:
         """The channel is no more."""
         for record in self._records.values():

@@ -304,6 +304,7 @@ class SocketCourier:
                 case courier.Refused(reason=reason):
                     raise MalformedMessage("courier", "no refusal", reason)
         if self._received > before:
+            # Before anything else is said: an Offline that comes first takes its device's push back.
             await socket.send_bytes(courier.encode(Ack(self._received)))
         return True
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import aiohttp
@@ -13,6 +14,7 @@ from certs.clock import SimulatedClock
 from certs.tls import client_context
 from emulator.apple import push_courier
 from emulator.apple.app import AppleServices
+from emulator.apple.push_tokens import Notification
 from emulator.wire import courier
 from emulator.wire.courier import (
     Ack,
@@ -140,6 +142,36 @@ async def test_pushes_for_an_offline_device_become_one_when_it_returns() -> None
         assert services.push.stats.coalesced == 2
 
 
+async def test_a_push_that_meets_a_device_on_its_way_out_waits_for_its_return() -> None:
+    """It was on the wire when the device left; the fleet drops it, and says so by leaving before it acknowledges."""
+    async with world() as (services, raw, one):
+        await one.hello(TOKEN, OTHER)
+        await raw.push()
+        await raw.push(OTHER)
+        await one.pushes(2)
+        await one.say(Offline(TOKEN.hex()), Ack(2))
+        await one.hello(OTHER)
+        assert services.push.tokens.counts() == (1, 1, 0)
+        await one.say(Online(TOKEN.hex()))
+        (push,) = await one.pushes(1)
+        assert (push.token, push.stored) == (TOKEN.hex(), True)
+        await one.say(Ack(3))
+        await one.hello(OTHER)
+        stats = services.push.stats
+        assert (stats.delivered_live, stats.delivered_on_connect) == (1, 1)
+
+
+async def test_a_push_that_arrived_before_its_device_left_does_not_come_again() -> None:
+    async with world() as (services, raw, one):
+        await one.hello(TOKEN)
+        await raw.push()
+        await one.pushes(1)
+        await one.say(Ack(1), Offline(TOKEN.hex()), Online(TOKEN.hex()))
+        await one.hello(OTHER)  # the answer to this is all that comes
+        assert services.push.stats.delivered_live == 1
+        assert services.push.stats.stored == 0
+
+
 async def test_a_token_may_be_known_before_its_device_listens() -> None:
     async with world() as (services, raw, one):
         await one.hello(TOKEN, online=False)
@@ -212,6 +244,44 @@ async def test_a_fleet_that_stops_reading_is_dropped_and_its_pushes_stay() -> No
         async with fleet(services) as one:
             await one.hello(TOKEN, OTHER)
             assert len(await one.pushes(2)) == 2
+
+
+async def test_a_socket_that_is_not_read_holds_no_more_than_its_buffers() -> None:
+    """Ten pushes of four kilobytes for each of a thousand devices: 40 MB that nobody takes."""
+    payload = b'{"mdm":"' + b"x" * 4000 + b'"}'
+    tokens = [number.to_bytes(32) for number in range(1, 1001)]
+    clock = SimulatedClock()
+    async with push_services(clock) as services, fleet(services) as one:
+        await one.hello(*tokens)
+        (channel,) = services.push._courier.open
+        transport = channel._request.transport
+        assert transport is not None
+        response = one.socket._response
+        assert response.connection is not None
+        assert response.connection.transport is not None
+        response.connection.transport.pause_reading()
+        largest = 0
+        for _ in range(10):
+            for token in tokens:
+                services.push.tokens.accept(
+                    Notification(
+                        token=token,
+                        apns_id="id",
+                        payload=payload,
+                        accepted_at=clock.now(),
+                        expires_at=clock.now() + timedelta(days=1),
+                    )
+                )
+            for _ in range(20):
+                await asyncio.sleep(0)
+            largest = max(largest, transport.get_write_buffer_size())
+        assert 0 < len(channel._outbox) <= len(tokens)
+        assert largest < 4 * 1024 * 1024  # a batch, and what the socket's own limit lets in before
+        await clock.advance(push_courier.ACK_TIMEOUT_S + push_courier.ACK_TIMEOUT_S / 2)
+        response.connection.transport.abort()
+        await quiet(services)
+        assert services.push.stats.couriers_dropped == 1
+        assert services.push.tokens.counts() == (0, len(tokens), 0)  # one each, and all are there
 
 
 async def test_what_one_socket_can_hold_is_one_push_a_token(

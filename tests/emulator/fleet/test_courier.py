@@ -161,6 +161,18 @@ async def test_a_device_that_returns_gets_the_one_push_that_waited(kind: str) ->
         assert [one.token for one in fleet.got] == [TOKEN, OTHER]
 
 
+async def test_a_device_that_leaves_in_the_turn_of_its_push_gets_it_when_it_returns() -> None:
+    async with made("local") as (services, fleet, courier):
+        await courier.listen()
+        push(services)
+        courier.offline(TOKEN)
+        await asyncio.sleep(0)
+        assert fleet.got == []
+        courier.online(TOKEN)
+        (arrival,) = await fleet.until(1)
+        assert arrival.stored
+
+
 @both
 async def test_a_token_that_is_forgotten_has_ended(kind: str) -> None:
     async with made(kind) as (services, _, courier):
