@@ -13,9 +13,12 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from certs import csr
+from certs.acme.client import AcmeClient
 from certs.acme.http01 import LoopbackFetcher, Unreachable
 from certs.acme.jws import base64url, key_authorization
+from certs.acme.order_book import OrderBook
 from certs.acme.policy import AcmePolicy
+from certs.clock import SimulatedClock
 from certs.errors import AcmeProblem
 from certs.keys import generate, spki_der
 from tests.certs.acme.world import SERIAL, RawClient, World, fields, name, open_world, problem_of
@@ -385,3 +388,26 @@ async def test_an_authorization_is_given_up() -> None:
         "invalid",
         "an authorization is deactivated",
     )
+
+
+async def test_whoever_proved_its_names_revokes_a_certificate_whose_order_is_forgotten() -> None:
+    """RFC 8555, section 7.6: an account that has the authorizations for all that the certificate names."""
+    clock = SimulatedClock()
+    names = ["a.example", "b.example"]
+    async with web_server() as shown:
+        policy = AcmePolicy(http01=LoopbackFetcher(shown.port))
+        book = OrderBook(clock, max_ended=1)
+        async with open_world(clock=clock, policy=policy, book=book) as world:
+
+            async def enroll(client: AcmeClient, *names: str) -> x509.Certificate:
+                asked = request(*names)
+                return (await client.enroll_names(asked, names=names, publish=shown.publish))[0]
+
+            old = await enroll(world.client(), *names)
+            half, whole = world.client(), world.client()
+            await enroll(half, "a.example")  # the first order is forgotten now
+            with pytest.raises(AcmeProblem, match="unauthorized"):
+                await half.revoke(old)
+            await enroll(whole, *names)
+            await whole.revoke(old)
+            assert set(world.ca.index.revoked) == {old.serial_number}
