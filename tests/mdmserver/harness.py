@@ -203,7 +203,7 @@ class RawDevice:
             leaf, *chain = await client.enroll(private, request)
         return Identity(private, leaf, tuple(chain))
 
-    async def acme(self, payload: AcmePayload, **changes: Any) -> Identity:
+    async def acme(self, payload: AcmePayload, *, attests: bool = True, **changes: Any) -> Identity:
         private = generate("p384" if payload.key_size == 384 else "p256")
 
         async def attest(freshness: bytes) -> list[bytes]:
@@ -220,7 +220,7 @@ class RawDevice:
             leaf, *chain = await client.enroll(
                 csr.build(private, names.from_subject(payload.subject)),
                 identifier=payload.client_identifier,
-                attest=attest,
+                attest=attest if attests else None,
             )
         return Identity(private, leaf, tuple(chain))
 

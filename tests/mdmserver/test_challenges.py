@@ -113,6 +113,22 @@ async def test_the_attestation_of_another_device_is_refused() -> None:
         assert caught.value.type == "badAttestationStatement"
 
 
+@pytest.mark.parametrize("allowed", [False, True])
+async def test_a_chip_that_cannot_attest_gets_a_certificate_where_that_is_allowed(
+    allowed: bool,
+) -> None:
+    async with world(allow_unattested=allowed) as w:
+        device = w.device()
+        payload = await acme_payload(device)
+        if not allowed:
+            with pytest.raises(AcmeProblem, match="an attestation is required"):
+                await device.acme(payload, attests=False)
+            return
+        device.identity = await device.acme(payload, attests=False)
+        for message in device.authenticate(), device.token_update():
+            assert (await device.check_in(message)).status == 200
+
+
 async def test_the_certificate_names_the_device_whatever_the_request_said() -> None:
     async with world() as w:
         device = w.device()

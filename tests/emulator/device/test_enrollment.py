@@ -220,6 +220,29 @@ async def test_a_key_of_192_bits_is_made_as_the_payload_says_and_refused_by_our_
     assert device.state is State.FAILED
 
 
+@pytest.mark.parametrize("form", ["none", "empty", "object", "error"])
+@pytest.mark.parametrize("allowed", [False, True])
+async def test_an_older_chip_says_in_each_form_that_it_cannot_attest(
+    form: Any, allowed: bool
+) -> None:
+    """Which one is Apple's is not known (certificates.md 2.4)."""
+    device = make_device(product_type="iPad7,11", os_version="17.5.1")
+    around = surroundings(behaviour=Behaviour(unattested=form))
+    async with scripted_mdm(acme_allows_unattested=allowed) as mdm:
+        mdm.devices.devices["one-time-code"] = grant(device)
+        served = enrollment_profile(
+            root_payload(), acme_payload(mdm.url, key_size=256), mdm_payload(mdm.url)
+        )
+        way = ProfileEnrollment(profile.encode(served))
+        if allowed:
+            await set_up(device, around, way)
+        else:
+            with pytest.raises(PeerRefused, match="an attestation is required"):
+                await set_up(device, around, way)
+        assert len(mdm.devices.issued_to) == allowed
+    assert device.state is (State.ENROLLED if allowed else State.FAILED)
+
+
 async def test_a_redirect_is_followed_and_not_remembered() -> None:
     device = make_device()
     async with scripted_mdm() as mdm:
