@@ -1,6 +1,6 @@
 """The assignment API as a server asks it: OAuth for a session token, then JSON under that token (apple-services.md 4).
 
-Comes in: the credentials of one token. Goes out: typed answers of `emulator.wire.assignment`, or an AppleError whose word is
+Comes in: the credentials of one token. Goes out: the JSON of answers, which `assignment_answers` reads, or an AppleError whose word is
 Apple's own. A session token that an answer brings replaces the old one; one that is expired or unknown is replaced once.
 """
 

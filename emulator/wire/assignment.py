@@ -184,26 +184,25 @@ class Page:
     devices: Sequence[Fields]
     cursor: str
     more_to_follow: bool
-    fetched_until: datetime
+    fetched_until: datetime | None = None  # clients go by the cursor alone
 
     def to_fields(self) -> Fields:
-        return {
-            "devices": list(self.devices),
-            "fetched_until": time_text(self.fetched_until),
-            "cursor": self.cursor,
-            "more_to_follow": self.more_to_follow,
-        }
+        return present(
+            {
+                "devices": list(self.devices),
+                "fetched_until": time_text(self.fetched_until),
+                "cursor": self.cursor,
+                "more_to_follow": self.more_to_follow,
+            }
+        )
 
     @classmethod
     def from_fields(cls, fields: Fields) -> Self:
-        fetched_until = time_of(fields, "fetched_until")
-        if fetched_until is None:
-            raise MalformedMessage("fetched_until", "a time")
         return cls(
             devices=required_list(fields, "devices", dict),
             cursor=required(fields, "cursor", str),
             more_to_follow=required(fields, "more_to_follow", bool),
-            fetched_until=fetched_until,
+            fetched_until=time_of(fields, "fetched_until"),
         )
 
 

@@ -94,7 +94,7 @@ async def test_cursors_that_lead_in_a_circle_or_through_nothing_but_empty_pages_
         ({"devices": [], "cursor": "c"}, "more_to_follow: expected boolean"),
         (page("c", {"model": "iPhone"}), "serial_number: expected string"),
         (
-            page("c", device("A", profile_push_time="")),
+            page("c", device("A", profile_push_time="tomorrow")),
             "profile_push_time: expected a time",
         ),
         ([], "expected a JSON object"),

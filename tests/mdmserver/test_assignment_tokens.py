@@ -93,9 +93,10 @@ async def test_a_token_shows_its_account_and_is_active() -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda body: body[: len(body) // 2], "EnvelopedData"),
-        (lambda body: b"", "EnvelopedData"),
-        (lambda body: b"\xff" * 100, "EnvelopedData"),
+        (lambda body: body[: len(body) // 2], "cannot be read with this key"),
+        (lambda body: body.replace(b"M", b"N"), "EnvelopedData"),
+        (lambda body: b"", "a message of type application/pkcs7-mime"),
+        (lambda body: b"\xff" * 100, "a message of type application/pkcs7-mime"),
         (lambda body: body + b"A" * 70_000, "more than 65536"),
     ],
 )
@@ -114,7 +115,7 @@ async def test_a_damaged_token_file_is_refused_and_the_key_goes_on_waiting(
     ("fields", "words"),
     [
         ({"consumer_key": 7}, "consumer_key: expected string, got 'integer'"),
-        ({"access_token_expiry": "tomorrow"}, "access_token_expiry: expected a time"),
+        ({"access_token_expiry": "tomorrow"}, "access_token_expiry: expected an RFC 3339 time"),
         ({"access_token_expiry": "2025-12-31T23:59:59Z"}, "expired at 2025-12-31T23:59:59Z"),
     ],
 )
