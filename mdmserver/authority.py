@@ -28,7 +28,7 @@ from certs.identity import Identity
 from certs.keys import generate
 from certs.revocation import OwnRevocations
 from certs.whole_file import write_once
-from mdmserver.store.base import Challenge, IssuedCertificate, Kind, Store
+from mdmserver.store.base import Challenge, IssuedCertificate, Kind, Purpose, Store
 
 log = structlog.get_logger()
 
@@ -208,30 +208,45 @@ class _OneTime:
         challenge = await self._store.challenge(digest)
         if challenge is None:
             raise ChallengeRefused(f"the {self._what} is no longer good")
-        record = IssuedCertificate(
-            sha256=certificate.fingerprint(hashes.SHA256()),
-            udid=challenge.udid,
-            serial=challenge.serial,
-            product=challenge.product,
-            os_version=challenge.os_version,
-            build=challenge.build,
-            kind=self._kind,
-            purpose=challenge.purpose,
-            issuer=names.common_name(certificate.issuer) or names.text(certificate.issuer),
-            profile_version=challenge.profile_version,
-            issued_at=self._clock.now(),
-            not_after=certificate.not_valid_after_utc,
-        )
+        record = issued_certificate(certificate, challenge, challenge.purpose, self._clock.now())
         if not await self._store.use_challenge(digest, record):
             raise ChallengeRefused(f"the {self._what} was used or ended meanwhile")
-        log.info(
-            "identity_issued",
-            udid=record.udid,
-            serial=record.serial,
-            kind=record.kind,
-            purpose=record.purpose,
-            certificate=record.sha256.hex()[:16],
-        )
+        log_issued(record)
+
+
+def issued_certificate(
+    certificate: x509.Certificate,
+    device: Challenge | IssuedCertificate,
+    purpose: Purpose,
+    now: datetime,
+) -> IssuedCertificate:
+    """The row of a certificate for the device that a challenge, or an earlier certificate, is about."""
+    return IssuedCertificate(
+        sha256=certificate.fingerprint(hashes.SHA256()),
+        udid=device.udid,
+        serial=device.serial,
+        product=device.product,
+        os_version=device.os_version,
+        build=device.build,
+        kind=device.kind,
+        purpose=purpose,
+        issuer=names.common_name(certificate.issuer) or names.text(certificate.issuer),
+        profile_version=device.profile_version,
+        issued_at=now,
+        not_after=certificate.not_valid_after_utc,
+    )
+
+
+def log_issued(record: IssuedCertificate) -> None:
+    """One line for each identity."""
+    log.info(
+        "identity_issued",
+        udid=record.udid,
+        serial=record.serial,
+        kind=record.kind,
+        purpose=record.purpose,
+        certificate=record.sha256.hex()[:16],
+    )
 
 
 class ScepChallenges(_OneTime):

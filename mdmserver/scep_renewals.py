@@ -4,18 +4,15 @@ The door has checked the signer by then: of one of our CAs, not revoked, in its 
 that an enrolled device is bound to. The successor counts from its first use on, as after a profile that was sent again.
 """
 
-import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from certs import names
 from certs.authorize import Grant
 from certs.clock import Clock
 from certs.csr import CertificateRequest
 from certs.errors import ChallengeRefused
+from mdmserver.authority import issued_certificate, log_issued
 from mdmserver.store.base import DeviceState, IssuedCertificate, Store
-
-log = structlog.get_logger()
 
 
 class ScepRenewals:
@@ -32,29 +29,9 @@ class ScepRenewals:
     async def issued(self, grant: Grant, certificate: x509.Certificate) -> None:
         """Keep the successor; raises ChallengeRefused if the device has another certificate meanwhile."""
         bound = await self._bound(bytes.fromhex(grant.reference))
-        record = IssuedCertificate(
-            sha256=certificate.fingerprint(hashes.SHA256()),
-            udid=bound.udid,
-            serial=bound.serial,
-            product=bound.product,
-            os_version=bound.os_version,
-            build=bound.build,
-            kind=bound.kind,
-            purpose="renewal",
-            issuer=names.common_name(certificate.issuer) or names.text(certificate.issuer),
-            profile_version=bound.profile_version,
-            issued_at=self._clock.now(),
-            not_after=certificate.not_valid_after_utc,
-        )
+        record = issued_certificate(certificate, bound, "renewal", self._clock.now())
         await self._store.add_certificate(record)
-        log.info(
-            "identity_issued",
-            udid=record.udid,
-            serial=record.serial,
-            kind=record.kind,
-            purpose=record.purpose,
-            certificate=record.sha256.hex()[:16],
-        )
+        log_issued(record)
 
     async def _bound(self, sha256: bytes) -> IssuedCertificate:
         issued = await self._store.certificate(sha256)

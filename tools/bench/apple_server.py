@@ -7,15 +7,13 @@
 import asyncio
 import sys
 
-import structlog
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.clock import SystemClock
 from emulator.apple.app import AppleServices
 from emulator.apple.pki import SimPKI
 from emulator.apple.portal import Portal
-from tools.bench.loop import loop_factory
-from tools.bench.servers import ORGANIZATION, ServerFacts, ServerUse, say
+from tools.bench.servers import ORGANIZATION, ServerFacts, ServerUse, run_server, say
 
 
 async def serve() -> None:
@@ -38,16 +36,5 @@ async def serve() -> None:
             say(ServerUse.now())
 
 
-def main() -> None:
-    """Log refusals to stderr, serve, stop."""
-    structlog.configure(
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger("error"),
-        cache_logger_on_first_use=True,
-    )
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(serve())
-
-
 if __name__ == "__main__":
-    main()
+    run_server(serve())

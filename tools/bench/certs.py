@@ -7,7 +7,6 @@ would send; a server gets requests that were made before the clock starts, each 
 import asyncio
 import gc
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -31,7 +30,7 @@ from tools.bench.certs_server import CHALLENGE, CertsFacts
 from tools.bench.counter import OperationCounter
 from tools.bench.figure import Bound, Figure, Measurement, MeasurementFailed
 from tools.bench.operation import Operations
-from tools.bench.primitives import REFERENCE, Samples
+from tools.bench.primitives import REFERENCE, Samples, reference_ms
 from tools.bench.world import LoadedKeys, Servers, make_keys, process_running
 
 REQUESTS: Final = 100
@@ -149,14 +148,14 @@ async def _pkcs_req(
             await _message(world.clock, answers, key, throw_away, signer)
             if number >= WARM_UP:
                 spent_s += time.thread_time() - started
-    floor_ms, reference_ms = await _floor(counter.done, count)
+    floor_ms, signature_ms = await _floor(counter.done, count)
     return Figure(
         name=f"pkcsreq {signer}",
         value=spent_s / count * 1000,
         unit="ms",
         primitive=_words(counter.done, count),
         primitive_value=floor_ms,
-        reference_ms=reference_ms,
+        reference_ms=signature_ms,
         bound=Bound("ratio", 1.6),
     )
 
@@ -208,14 +207,14 @@ async def _pki_operations(
         before_s = await world.servers.cpu_s()
         await _together(world, range(WARM_UP, len(messages)), issue)
         spent_s = await world.servers.cpu_s() - before_s
-    reference_ms = await _reference_ms()
+    signature_ms = await reference_ms()
     return Figure(
         name=name,
         value=spent_s / count * 1000,
         unit="ms",
         primitive=f"{private} × rsa2048 private",
-        primitive_value=private * reference_ms,
-        reference_ms=reference_ms,
+        primitive_value=private * signature_ms,
+        reference_ms=signature_ms,
         bound=bound,
     )
 
@@ -274,14 +273,14 @@ async def _acme(world: World, spec: KeySpec, count: int) -> Figure:
     await _together(world, range(WARM_UP, WARM_UP + count), enroll)
     client_s = time.process_time() - before_s - attesting_s
     server_s = await world.servers.cpu_s() - server_before_s
-    reference_ms = await _reference_ms()
+    signature_ms = await reference_ms()
     return Figure(
         name=f"acme {spec}",
         value=count / (client_s + server_s),
         unit="per s and core",
         primitive="rsa2048 private",
-        primitive_value=1000 / reference_ms,
-        reference_ms=reference_ms,
+        primitive_value=1000 / signature_ms,
+        reference_ms=signature_ms,
         bound=Bound("scaled", 150, at_least=True) if spec == "p256" else None,
         note=f"client {client_s / count * 1000:.2f} ms, server {server_s / count * 1000:.2f} ms",
     )
@@ -294,10 +293,6 @@ async def _floor(operations: Operations, count: int) -> tuple[float, float]:
     prices = primitives.prices(samples)
     spent_s = sum(times * prices[operation] for operation, times in operations.items())
     return spent_s / count * 1000, prices[REFERENCE] * 1000
-
-
-async def _reference_ms() -> float:
-    return (await _floor(Counter(), 1))[1]
 
 
 def _words(operations: Operations, count: int) -> str:

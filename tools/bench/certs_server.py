@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import cast
 
 import msgspec
-import structlog
 from cryptography import x509
 
 from certs.authorize import StaticChallenge
@@ -21,8 +20,7 @@ from certs.devices_file import AnyAttestedDevice
 from certs.folder import CaFolder
 from certs.keys import KeySpec
 from certs.serving import CertsServer, ServeOptions
-from tools.bench.loop import loop_factory
-from tools.bench.servers import ServerUse, say
+from tools.bench.servers import ServerUse, run_server, say
 
 CHALLENGE = "bench"
 
@@ -60,19 +58,6 @@ async def serve(folder: Path, ca_key: KeySpec) -> None:
             say(ServerUse.now())
 
 
-def main() -> None:
-    """Log refusals to stderr, serve, stop."""
-    structlog.configure(
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger("warning"),
-        cache_logger_on_first_use=True,
-    )
-    with (
-        tempfile.TemporaryDirectory(prefix="mdm-bench-") as folder,
-        asyncio.Runner(loop_factory=loop_factory()) as runner,
-    ):
-        runner.run(serve(Path(folder), cast(KeySpec, sys.argv[1])))
-
-
 if __name__ == "__main__":
-    main()
+    with tempfile.TemporaryDirectory(prefix="mdm-bench-") as made:
+        run_server(serve(Path(made), cast(KeySpec, sys.argv[1])))

@@ -23,9 +23,8 @@ from emulator.fleet.courier import Arrival, SocketCourier
 from emulator.fleet.stats import Stats
 from emulator.wire.courier import Subscription
 from mdmserver.push_client import PushClient
-from tools.bench import primitives
 from tools.bench.figure import Bound, Figure, Measurement, MeasurementFailed
-from tools.bench.primitives import REFERENCE, Samples
+from tools.bench.primitives import reference_ms
 from tools.bench.push_server import PushFacts
 from tools.bench.world import Servers, process_running
 
@@ -37,7 +36,6 @@ TOKENS: Final = 100_000
 AT_ONCE: Final = 100
 QUICK: Final = 50
 WARM_UP: Final = 200
-BATCHES: Final = 5
 GUARD_S: Final = 60.0
 LATENCY: Final = "push_to_connect"
 
@@ -139,7 +137,7 @@ async def _pushes(name: str, count: int, *, online: bool) -> Figure:
         await _send(world, count)
         spent_s = await world.servers.cpu_s() - before_s
         histogram = world.fleet.stats.histogram(LATENCY)
-    reference_ms = await _reference_ms()
+    signature_ms = await reference_ms()
     note = ""
     if histogram is not None:
         marks = [(f"p{mark:g}", histogram.get_value_at_percentile(mark)) for mark in (50, 90, 99)]
@@ -150,8 +148,8 @@ async def _pushes(name: str, count: int, *, online: bool) -> Figure:
         value=spent_s / count * 1000,
         unit="ms",
         primitive="rsa2048 private",
-        primitive_value=reference_ms,
-        reference_ms=reference_ms,
+        primitive_value=signature_ms,
+        reference_ms=signature_ms,
         bound=Bound("scaled", 0.2),
         note=note,
     )
@@ -194,7 +192,7 @@ async def memory(quick: bool) -> list[Figure]:
             unit="MB",
             primitive="the same without tokens",
             primitive_value=empty_mb,
-            reference_ms=await _reference_ms(),
+            reference_ms=await reference_ms(),
             bound=Bound("value", 300),
             note=f"{count} tokens over one WebSocket, {(full_mb - empty_mb) * 1024 / count:.2f} KB each",
         )
@@ -203,12 +201,6 @@ async def memory(quick: bool) -> list[Figure]:
 
 def _tokens(count: int) -> list[bytes]:
     return [number.to_bytes(32) for number in range(1, count + 1)]
-
-
-async def _reference_ms() -> float:
-    samples: Samples = {}
-    await asyncio.to_thread(primitives.measure, [REFERENCE], BATCHES, samples)
-    return primitives.prices(samples)[REFERENCE] * 1000
 
 
 MEASUREMENTS: Final = (

@@ -8,7 +8,6 @@ import asyncio
 import sys
 
 import msgspec
-import structlog
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.clock import SystemClock
@@ -16,8 +15,7 @@ from certs.identity import Identity
 from certs.keys import generate
 from emulator.apple.app import AppleServices
 from emulator.apple.pki import SimPKI
-from tools.bench.loop import loop_factory
-from tools.bench.servers import ServerUse, say
+from tools.bench.servers import ServerUse, run_server, say
 
 
 class PushFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,16 +48,5 @@ async def serve(topic: str) -> None:
             say(ServerUse.now())
 
 
-def main() -> None:
-    """Log refusals to stderr, serve, stop."""
-    structlog.configure(
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger("warning"),
-        cache_logger_on_first_use=True,
-    )
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(serve(sys.argv[1]))
-
-
 if __name__ == "__main__":
-    main()
+    run_server(serve(sys.argv[1]))

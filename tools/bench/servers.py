@@ -9,8 +9,9 @@ import asyncio
 import resource
 import sys
 import time
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Final, Literal, Self, cast, get_args
+from typing import Any, Final, Literal, Self, cast, get_args
 
 import msgspec
 import structlog
@@ -111,18 +112,23 @@ def say(answer: msgspec.Struct) -> None:
     sys.stdout.flush()
 
 
-def main() -> None:
+def run_server(serving: Coroutine[Any, Any, None]) -> None:
     """Log refusals to stderr, serve, stop."""
     structlog.configure(
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger("warning"),
         cache_logger_on_first_use=True,
     )
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(serving)
+
+
+def main() -> None:
+    """The kind is the one argument."""
     kind = sys.argv[1]
     if kind not in get_args(Kind):
         sys.exit(f"tools.bench.servers: {kind} is none of {', '.join(get_args(Kind))}")
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(serve(cast(Kind, kind)))
+    run_server(serve(cast(Kind, kind)))
 
 
 if __name__ == "__main__":
