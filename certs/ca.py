@@ -26,6 +26,7 @@ from certs.certificate_profile import (
     signature_hash,
     simulated_mark,
 )
+from certs.certificate_writer import write_certificate
 from certs.clock import Clock
 from certs.errors import MalformedMessage, UntrustedCertificate
 from certs.identity import Identity, _matching
@@ -73,7 +74,7 @@ class CertificateAuthority:
         self.index = index or IssuedIndex()
         self._clock = clock
         self._issuer = identity.certificate.subject
-        self._digest = signature_hash(identity.key)
+        self._digest = signature_hash(identity.key).name
         self._marks = simulated_mark(identity.certificate)
         ski = identity.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
         self._aki = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ski.value)
@@ -212,14 +213,18 @@ class CertificateAuthority:
         if alternative_names:
             # RFC 5280, section 4.2.1.6: critical where the subject says nothing.
             wanted.append((x509.SubjectAlternativeName(alternative_names), not subject.rdns))
-        builder = _unsigned(self._issuer, subject, public_key, start, end)
         replaced = {extension.oid for extension, _ in extensions}
-        for extension, critical in wanted:
-            if extension.oid not in replaced:
-                builder = builder.add_extension(extension, critical)
-        for extension, critical in extensions:
-            builder = builder.add_extension(extension, critical)
-        certificate = builder.sign(self.identity.key, self._digest)
+        certificate = write_certificate(
+            issuer=self._issuer,
+            subject=subject,
+            public_key=public_key,
+            serial_number=random_serial(),
+            start=start,
+            end=end,
+            extensions=[*(one for one in wanted if one[0].oid not in replaced), *extensions],
+            key=self.identity.key,
+            digest=self._digest,
+        )
         self.index.issued(certificate)
         return certificate
 
@@ -324,23 +329,16 @@ def _ca_certificate(
             key.public_key(), subject, days=lifetime, ca=True, not_before=start, extensions=marks
         )
     end = now + timedelta(days=lifetime_days)
-    builder = _unsigned(subject, subject, key.public_key(), start, end)
-    for extension, critical in (*profile(key.public_key(), True, None, ()), *marks):
-        builder = builder.add_extension(extension, critical)
-    return builder.sign(key, signature_hash(key))
-
-
-def _unsigned(
-    issuer: x509.Name, subject: x509.Name, public_key: PublicKey, start: datetime, end: datetime
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .issuer_name(issuer)
-        .subject_name(subject)
-        .public_key(public_key)
-        .serial_number(random_serial())
-        .not_valid_before(start)
-        .not_valid_after(end)
+    return write_certificate(
+        issuer=subject,
+        subject=subject,
+        public_key=key.public_key(),
+        serial_number=random_serial(),
+        start=start,
+        end=end,
+        extensions=[*profile(key.public_key(), True, None, ()), *marks],
+        key=key,
+        digest=signature_hash(key).name,
     )
 
 

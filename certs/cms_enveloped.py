@@ -81,8 +81,9 @@ def rsa_public_key(certificate: x509.Certificate) -> rsa.RSAPublicKey | None:
     return key if isinstance(key, rsa.RSAPublicKey) else None
 
 
+@lru_cache(maxsize=256)
 def public_key(certificate: x509.Certificate) -> object | None:
-    """The certificate's key; None when cryptography does not know it."""
+    """The certificate's key, made once for all that one message asks of it; None when cryptography does not know it."""
     try:
         return certificate.public_key()
     except Exception:  # a bad point, a bad modulus, an unknown algorithm: half a dozen types
@@ -186,17 +187,19 @@ def cipher_of(data: bytes) -> Cipher | None:
         return None
 
 
-def _fields(data: bytes) -> list[der.Node]:
+@lru_cache(maxsize=4)
+def _fields(data: bytes) -> tuple[der.Node, ...]:
+    """Version, recipientInfos, encryptedContentInfo; looked at for the cipher first, and again to be opened."""
     content_type, *content = der.read(data, ENVELOPE).items(der.SEQUENCE, 2)
     if content_type.as_oid() != ENVELOPED_DATA:
         raise MalformedMessage(ENVELOPE, "content type envelopedData", content_type.as_oid())
     fields = content[0].items(0xA0, 1)[0].items(der.SEQUENCE, 3)
     if fields[1].tag == 0xA0:  # originatorInfo
         del fields[1]
-    return fields
+    return tuple(fields)
 
 
-def _encrypted_content_info(fields: list[der.Node]) -> list[der.Node]:
+def _encrypted_content_info(fields: Sequence[der.Node]) -> list[der.Node]:
     if len(fields) < 3:
         raise MalformedMessage(ENVELOPE, "recipientInfos and encryptedContentInfo")
     return fields[2].items(der.SEQUENCE, 3)

@@ -265,7 +265,11 @@ def read(data: bytes, field: str = "message") -> Node:
 def _read(data: bytes, start: int, field: str, depth: int) -> Node:
     if depth > MAX_DEPTH:
         raise MalformedMessage(field, f"at most {MAX_DEPTH} levels", "more")
-    tag, begin, length = _header(data, start, field)
+    # Nine of ten elements have a low tag and one byte of length, and a message has a hundred of them.
+    if start + 1 < len(data) and data[start + 1] < 0x80 and data[start] & 0x1F != 0x1F:
+        tag, begin, length = data[start], start + 2, data[start + 1]
+    else:
+        tag, begin, length = _header(data, start, field)
     if length >= 0:
         end = begin + length
         if end > len(data):
