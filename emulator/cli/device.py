@@ -35,7 +35,7 @@ app = typer.Typer(help="Look at devices of a fleet, or act as their user.", no_a
 @app.command("list")
 def device_list(state: State = DEFAULT_STATE, json_file: JsonFile = None) -> None:
     """List the devices of a fleet."""
-    from emulator.fleet.run import stored_outcomes
+    from emulator.fleet.stored import stored_outcomes
     from emulator.tables import print_devices
 
     outcomes = run(stored_outcomes(state))
@@ -50,7 +50,7 @@ def device_list(state: State = DEFAULT_STATE, json_file: JsonFile = None) -> Non
 def device_show(serial: str, state: State = DEFAULT_STATE) -> None:
     """Show one device as JSON: hardware, state, profiles, certificates, enrollment. Never a key or a token."""
     from emulator.fleet.description import describe_fully
-    from emulator.fleet.run import stored_device
+    from emulator.fleet.stored import stored_device
 
     async def work() -> dict[str, Any]:
         return describe_fully(await stored_device(state, serial))

@@ -388,26 +388,3 @@ def read_authorities(files: list[Path], source: str = "--ca") -> tuple[x509.Cert
     if mistakes:
         raise ConfigurationError(source, mistakes)
     return tuple(found)
-
-
-async def stored_devices(state: Path) -> list[Device]:
-    """The devices of a store as they are, without opening a door. Raises ConfigurationError when there is none."""
-    path = state / STORE_NAME
-    if not path.exists():
-        raise ConfigurationError(str(path), ["does not exist: enroll a fleet first"])
-    async with FleetStore(path) as store:
-        return [thaw(row.snapshot) for row in await store.rows() if row.state != UNPROVISIONED]
-
-
-async def stored_outcomes(state: Path) -> list[Outcome]:
-    """What every stored device would say of itself."""
-    now = SystemClock().now()
-    return [describe(device, now) for device in await stored_devices(state)]
-
-
-async def stored_device(state: Path, name: str) -> Device:
-    """One stored device by serial number or UDID."""
-    for device in await stored_devices(state):
-        if name in (device.hardware.serial_number, device.hardware.udid):
-            return device
-    raise ConfigurationError(str(state / STORE_NAME), [f"no device {name}"])
