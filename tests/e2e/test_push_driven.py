@@ -13,6 +13,7 @@ from emulator.device.push import rotate_token
 from emulator.device.surroundings import Surroundings
 from emulator.fleet.run import FleetRun
 from emulator.fleet.wake import Waker
+from emulator.wire.push import Reason
 from tests.e2e.conftest import OpenRoad, Road
 
 GUARD_S = 60.0
@@ -135,6 +136,34 @@ async def test_a_token_that_ended_is_410_and_the_next_token_update_mends_it(
         await fleet.quiet()
         assert refused == {"Unregistered": 1}
         assert await fleet.state_of(command) == "acknowledged"
+
+
+async def test_an_erased_device_is_410_until_it_enrolls_again(open_road: OpenRoad) -> None:
+    """P01, as it happens in the field: erase gives the old token up, the next enrollment brings another."""
+    async with asleep(open_road, 1) as fleet:
+        (serial,) = fleet.udids
+        tokens, refused = fleet.road.services.push.tokens, fleet.road.services.push.stats.refused
+        old = fleet.waker._by_serial[serial].token
+        erase = await fleet.enqueue(serial, "EraseDevice")
+        await fleet.quiet()
+        assert await fleet.state_of(erase) == "acknowledged"
+        await fleet.enqueue(serial)
+        await fleet.quiet()
+        assert refused == {"Unregistered": 1}
+        assert (await push_state(fleet, serial))["off"] == "Unregistered"
+
+        row = await fleet.run.store.find(serial)
+        assert row is not None
+        (outcome,) = await fleet.run.runner.enroll([row], fleet.run.way)
+        assert outcome.error is None
+        assert (await push_state(fleet, serial))["off"] is None
+        gone = tokens.gone(old)
+        assert gone is not None
+        assert gone.reason is Reason.UNREGISTERED
+        command = await fleet.enqueue(serial)
+        await fleet.quiet()
+        assert await fleet.state_of(command) == "acknowledged"
+        assert refused == {"Unregistered": 1}  # nothing was ever pushed to the old one again
 
 
 async def test_a_token_may_change_without_another_enrollment(open_road: OpenRoad) -> None:
