@@ -1,16 +1,13 @@
 """The provider API's answers: each status and reason of apple-services.md 6.3 that a request can cause, in their order."""
 
 import json
-from datetime import timedelta
 from typing import Any
 
 import pytest
-from cryptography import x509
 from h2.errors import ErrorCodes
 
 from certs.clock import SimulatedClock
 from certs.faults import Action
-from emulator.apple.push_certificate import DEVELOPMENT, PRODUCTION
 from emulator.wire.push import Reason
 from tests.emulator.apple.push_support import (
     PAYLOAD,
@@ -26,7 +23,6 @@ from tests.emulator.apple.support import pki
 
 APNS_ID = "EC1BF194-B3B2-424A-89A9-5A918A6E6B5B"
 OTHER = bytes(32)
-NULL = b"\x05\x00"
 DUPLICATE_PATH = [
     (":method", "POST"),
     (":path", f"/3/device/{TOKEN.hex()}"),
@@ -217,69 +213,6 @@ async def test_too_many_pushes_a_minute_are_429(mode: str) -> None:
         assert [(await raw.push()).status for _ in range(3)] == [200, 200, 429]
         await clock.advance(60)
         assert (await raw.push()).status == 200
-
-
-# --- certificates
-
-
-async def test_without_a_certificate_the_provider_token_is_missing() -> None:
-    async with push_services() as services, provider(services, None) as raw:
-        Listener(services)
-        answer = await raw.push()
-        assert (answer.status, answer.reason) == (403, "MissingProviderToken")
-
-
-@modes
-@pytest.mark.parametrize("topics", [(), ("com.example.app",)], ids=["no UID", "not for MDM"])
-async def test_a_certificate_without_an_mdm_topic_is_bad(
-    mode: str, topics: tuple[str, ...]
-) -> None:
-    async with (
-        push_services(mode=mode) as services,
-        provider(services, push_identity(*topics)) as raw,
-    ):
-        Listener(services)
-        answer = await raw.push()
-        assert (answer.status, answer.reason) == (403, "BadCertificate")
-
-
-async def test_an_expired_certificate_gets_an_answer_by_the_injected_clock() -> None:
-    clock = SimulatedClock(pki().push_ca.certificate.not_valid_before_utc + timedelta(days=2))
-    identity = push_identity(TOPIC, days=10, not_before=clock.now())
-    async with push_services(clock) as services, provider(services, identity) as raw:
-        Listener(services)
-        assert (await raw.push()).status == 200
-        await clock.advance(11 * 86400)
-        assert (await raw.push()).reason == "BadCertificate"
-
-
-async def test_a_certificate_that_is_not_valid_yet_is_bad() -> None:
-    clock = SimulatedClock()
-    identity = push_identity(TOPIC, not_before=clock.now() + timedelta(days=1))
-    async with push_services(clock) as services, provider(services, identity) as raw:
-        assert (await raw.push()).reason == "BadCertificate"
-
-
-@modes
-async def test_a_revoked_certificate_is_bad(mode: str) -> None:
-    identity = push_identity(TOPIC)
-    pki().push_ca.revoke(identity.certificate)
-    async with push_services(mode=mode) as services, provider(services, identity) as raw:
-        assert (await raw.push()).reason == "BadCertificate"
-
-
-async def test_a_certificate_for_development_is_for_the_other_environment() -> None:
-    development = (x509.UnrecognizedExtension(DEVELOPMENT, NULL), False)
-    production = (x509.UnrecognizedExtension(PRODUCTION, NULL), False)
-    only = push_identity(TOPIC, extensions=[development])
-    both = push_identity(TOPIC, extensions=[development, production])
-    async with push_services() as services:
-        Listener(services)
-        async with provider(services, only) as raw:
-            answer = await raw.push()
-            assert (answer.status, answer.reason) == (403, "BadCertificateEnvironment")
-        async with provider(services, both) as raw:
-            assert (await raw.push()).status == 200
 
 
 # --- faults
