@@ -226,6 +226,7 @@ class AssignmentDoor:
         profile, results = await self._assignment.profiles.define(token, fields)
         if default:
             more = await self._assignment.profiles.set_default(token, profile.uuid)
+            self._assignment.schedule.try_again(token.token_id, more)
             results.add(more.devices, more.retry_after_s)
         answer = {"profile_uuid": profile.uuid, "default": default, **results_json(results)}
         return web.json_response(answer, status=201)
@@ -252,7 +253,9 @@ class AssignmentDoor:
     async def set_default(self, request: web.Request) -> web.Response:
         """`{"profile_uuid"}`: assigned at once to the devices without a profile, and to each that comes."""
         uuid = required(await _fields(request), "profile_uuid", str)
-        results = await self._assignment.profiles.set_default(await self._token(request), uuid)
+        token = await self._token(request)
+        results = await self._assignment.profiles.set_default(token, uuid)
+        self._assignment.schedule.try_again(token.token_id, results)
         return web.json_response({"profile_uuid": uuid, **results_json(results)})
 
     async def clear_default(self, request: web.Request) -> web.Response:

@@ -12,7 +12,7 @@ import structlog
 
 from certs.clock import Clock
 from mdmserver.assignment_errors import AppleError, SyncRunning, TokenExpired, Unknown
-from mdmserver.assignment_profiles import AssignmentProfiles
+from mdmserver.assignment_profiles import AssignmentProfiles, Results
 from mdmserver.assignment_rules import (
     DELTA_EVERY,
     PURGE_EVERY,
@@ -58,6 +58,7 @@ class Schedule:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._running_since: dict[str, datetime] = {}
         self._others: set[asyncio.Task[None]] = set()
+        self._waiting: set[str] = set()  # tokens with throttled devices
 
     async def start(self) -> None:
         """Take up the tokens of the store; what ran when the last process ended is written down as interrupted."""
@@ -124,6 +125,13 @@ class Schedule:
             await self.begin(token, "upload")
         self._keep(token.token_id)
 
+    def try_again(self, token_id: str, results: Results) -> None:
+        """What was throttled as it was to get the default profile gets it once Apple allows that."""
+        if "THROTTLED" in results.devices.values() and token_id not in self._waiting:
+            self._waiting.add(token_id)
+            wait_s = results.retry_after_s or SYNC_LIMIT.total_seconds()
+            self._spawn(self._assign_default_after(token_id, wait_s))
+
     def forget(self, token_id: str) -> None:
         """The token is deleted."""
         self._stop_keeping(token_id)
@@ -150,13 +158,12 @@ class Schedule:
         except AppleError as error:
             log.warning("default_profile_failed", token=token_id, reason=str(error))
             return
-        if "THROTTLED" in results.devices.values():
-            wait_s = results.retry_after_s or SYNC_LIMIT.total_seconds()
-            self._spawn(self._assign_default_after(token_id, wait_s))
+        self.try_again(token_id, results)
 
     async def _assign_default_after(self, token_id: str, seconds: float) -> None:
         with Working(self._clock):
             await self._clock.sleep(seconds)
+            self._waiting.discard(token_id)
             await self._assign_default(token_id)
 
     def _keep(self, token_id: str) -> None:
