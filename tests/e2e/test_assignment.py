@@ -227,10 +227,11 @@ async def test_an_expired_session_is_made_anew_within_the_sync(status: int, word
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_a_sync_waits_as_retry_after_asks(status: int) -> None:
+@pytest.mark.parametrize("wait", ["120", "Thu, 01 Jan 2026 00:18:00 GMT"])
+async def test_a_sync_waits_as_retry_after_asks(status: int, wait: str) -> None:
     async with office("SIM1") as o:
         await o.own("SIM2")
-        await o.fail("POST /devices/sync", {"status": status, "headers": {"Retry-After": "120"}})
+        await o.fail("POST /devices/sync", {"status": status, "headers": {"Retry-After": wait}})
         await o.sync()
         assert set(await o.devices()) == {"SIM1"}
         await o.clock.advance(121)

@@ -203,3 +203,52 @@ async def test_each_answer_to_a_replaced_token_stops_the_syncs(replaced: Any) ->
         await o.portal("POST", f"/servers/{o.uuid}/token", {})
         assert await o.refused() == replaced.removeprefix("403 ")
         assert (await o.status())["state"] == "refused"
+
+
+# --- devices that leave through other doors
+
+
+@pytest.mark.parametrize("way", ["portal file", "disown", "release"])
+async def test_whichever_way_a_device_leaves_the_next_delta_says_so(way: str) -> None:
+    async with office("SIM1", "SIM2") as o:
+        services = o.services
+        match way:
+            case "portal file":
+                server = {"name": SERVER, "devices": ["SIM2"]}
+                organizations = [{"name": ORGANIZATION, "servers": [server]}]
+                path, content = "/portal", {"organizations": organizations}
+                await o._call(services.admin_url, services.token, "PUT", path, content, 200)
+            case "disown":
+                gone = {"serials": ["SIM1"], "for_good": True}
+                await o.ask("POST", f"/tokens/{o.token}/disown", gone)
+            case "release":
+                await o.portal("POST", "/devices/release", {"serials": ["SIM1"]})
+        assert (await o.sync())[:2] == ("delta", "done")
+        states = {serial: state for serial, (state, _) in (await o.devices()).items()}
+        assert states == {"SIM1": "removed", "SIM2": "listed"}
+
+
+# --- answers that get lost after the deed
+
+
+async def test_an_assignment_whose_answer_is_lost_is_made_good_by_the_next_sync() -> None:
+    async with office("SIM1") as o:
+        await o.define(default=True)
+        await o.own("SIM2")
+        await o.fail("POST /profile/devices", *[{"connection": "drop"}] * 2)
+        await o.sync()
+        assert o.at_apple("SIM2") == ("assigned", o.profile)  # done, but nobody was told
+        await o.sync()
+        assert (await o.devices())["SIM2"] == ("listed", o.profile)
+        assert (await o.status())["devices"]["without_profile"] == 0
+
+
+async def test_a_definition_whose_answer_is_lost_is_an_error_and_no_profile_here() -> None:
+    async with office("SIM1") as o:
+        await o.fail("POST /profile", {"connection": "drop"})
+        path = f"/tokens/{o.token}/profiles"
+        refused = await o.ask("POST", path, {"default": True}, expect=504)
+        assert "UNREACHABLE" in refused["error"]
+        assert (await o.ask("GET", path))["profiles"] == []
+        await o.define(default=True)
+        assert o.at_apple("SIM1") == ("assigned", o.profile)
