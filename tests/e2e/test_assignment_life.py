@@ -208,21 +208,15 @@ async def test_each_answer_to_a_replaced_token_stops_the_syncs(replaced: Any) ->
 # --- devices that leave through other doors
 
 
-@pytest.mark.parametrize("way", ["portal file", "disown", "release"])
-async def test_whichever_way_a_device_leaves_the_next_delta_says_so(way: str) -> None:
+@pytest.mark.parametrize("way", ["portal file", "release"])
+async def test_whichever_way_the_portal_lets_a_device_go_the_next_delta_says_so(way: str) -> None:
     async with office("SIM1", "SIM2") as o:
-        services = o.services
-        match way:
-            case "portal file":
-                server = {"name": SERVER, "devices": ["SIM2"]}
-                organizations = [{"name": ORGANIZATION, "servers": [server]}]
-                path, content = "/portal", {"organizations": organizations}
-                await o._call(services.admin_url, services.token, "PUT", path, content, 200)
-            case "disown":
-                gone = {"serials": ["SIM1"], "for_good": True}
-                await o.ask("POST", f"/tokens/{o.token}/disown", gone)
-            case "release":
-                await o.portal("POST", "/devices/release", {"serials": ["SIM1"]})
+        if way == "release":
+            await o.portal("POST", "/devices/release", {"serials": ["SIM1"]})
+        else:
+            server = {"name": SERVER, "devices": ["SIM2"]}
+            organizations = [{"name": ORGANIZATION, "servers": [server]}]
+            await o.portal("PUT", "", {"organizations": organizations})
         assert (await o.sync())[:2] == ("delta", "done")
         states = {serial: state for serial, (state, _) in (await o.devices()).items()}
         assert states == {"SIM1": "removed", "SIM2": "listed"}
