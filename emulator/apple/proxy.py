@@ -9,6 +9,7 @@ import asyncio
 import re
 import ssl
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
@@ -184,7 +185,10 @@ async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         writer.write(data)
         await writer.drain()
     if writer.can_write_eof() and not writer.is_closing():
-        writer.write_eof()
+        with suppress(
+            OSError
+        ):  # the far side has reset what is to be shut: nothing is left to tell it
+            writer.write_eof()
 
 
 def routes_to(services: tuple[str, int], push: tuple[str, int]) -> Routes:

@@ -1,7 +1,9 @@
 """The CONNECT proxy: Apple's names lead to the stand-ins, everything else is refused, and its CA can do no harm."""
 
 import asyncio
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -273,3 +275,15 @@ def test_a_side_that_is_gone_ends_its_half_of_the_tunnel_quietly(loop: str, rest
 
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(asyncio.wait_for(relay_to_nobody(), GUARD_S))
+
+
+async def test_a_side_that_resets_as_the_other_ends_is_no_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        _, writer = await asyncio.open_connection(*listener.getsockname())
+        far, _ = listener.accept()
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        far.close()  # a reset, which the transport cannot have read yet
+        reader = asyncio.StreamReader()
+        reader.feed_eof()
+        await _relay(reader, writer)
+        writer.close()
