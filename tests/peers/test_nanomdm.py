@@ -203,6 +203,7 @@ async def test_its_pushes_wake_the_devices_and_they_answer(tmp_path: Path) -> No
         command, answer = await world.enqueue("SecurityInfo")
         assert all("push_error" not in status for status in answer["status"].values())
         await eventually(lambda: world.acknowledged(command) == DEVICES)
+        await waker.wait_until_idle()  # a session ends after its acknowledgement, by an empty 200
         assert waker.woken.total() == DEVICES
         stats = world.services.push.stats
         assert (stats.pushes, stats.delivered_live, dict(stats.refused)) == (DEVICES, DEVICES, {})
