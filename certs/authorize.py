@@ -3,6 +3,7 @@
 `mdmserver` implements these against its devices; `mdm-certs serve` uses the simple ones at the end.
 """
 
+import hashlib
 import hmac
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -53,6 +54,13 @@ class WaitingRequest:
     since: datetime
     polls: int = 0  # CertPolls so far
     held_for: int = 0  # polls that a fault leaves undecided, whatever the Approval says
+
+    @property
+    def id(self) -> str:
+        """Of exactly this request: all it asks for, under its transactionID; 32 hexadecimal digits."""
+        digest = hashlib.sha256(self.request.information)
+        digest.update(self.transaction_id.encode())
+        return digest.hexdigest()[:32]
 
 
 class Approval(Protocol):

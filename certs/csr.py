@@ -37,6 +37,9 @@ class CertificateRequest:
     """A request whose signature proved possession of the key."""
 
     der: bytes = field(repr=False)
+    information: bytes = field(
+        repr=False
+    )  # certificationRequestInfo: all that the signature covers
     subject: x509.Name
     public_key: PublicKey
     challenge_password: str | None = field(repr=False)  # a secret: kept out of logs
@@ -125,6 +128,7 @@ def decode(data: bytes) -> CertificateRequest:
     )
     return CertificateRequest(
         outer.raw,
+        information.raw,
         _subject(parsed),
         public_key,
         challenge,

@@ -45,7 +45,7 @@ class OperatorDoor:
             middlewares=[admin_middleware(self._token, lambda: {"127.0.0.1", "localhost"})]
         )
         app.router.add_get(REQUESTS, self.waiting)
-        app.router.add_post(f"{REQUESTS}/{{transaction}}/{{decision:approve|deny}}", self.decide)
+        app.router.add_post(f"{REQUESTS}/{{id}}/{{decision:approve|deny}}", self.decide)
         return app
 
     async def waiting(self, request: web.Request) -> web.Response:
@@ -54,21 +54,22 @@ class OperatorDoor:
 
     async def decide(self, request: web.Request) -> web.Response:
         """The next poll of that client brings the certificate, or badRequest."""
-        transaction, decision = request.match_info["transaction"], request.match_info["decision"]
+        request_id, decision = request.match_info["id"], request.match_info["decision"]
         try:
             if decision == "approve":
-                self._approval.approve(transaction)
+                self._approval.approve(request_id)
             else:
-                self._approval.deny(transaction)
+                self._approval.deny(request_id)
         except LookupError as error:
             return web.json_response({"error": str(error)}, status=404)
-        log.info("scep_request_decided", transaction_id=transaction, decision=decision)
-        return web.json_response({"transaction_id": transaction, "decision": decision})
+        log.info("scep_request_decided", id=request_id, decision=decision)
+        return web.json_response({"id": request_id, "decision": decision})
 
     def _shown(self, one: WaitingRequest) -> dict[str, Any]:
         digest = hashes.Hash(hashes.SHA256())
         digest.update(spki_der(one.request.public_key))
         return {
+            "id": one.id,
             "transaction_id": one.transaction_id,
             "subject": names.text(one.request.subject),
             "key_sha256": digest.finalize().hex(),
@@ -111,9 +112,9 @@ class Operator:
         """As `OperatorDoor.waiting` says. Raises OperatorRefused."""
         return list(self._ask("GET", REQUESTS)["requests"])
 
-    def decide(self, transaction: str, decision: str) -> None:
-        """`approve` or `deny`. Raises OperatorRefused."""
-        self._ask("POST", f"{REQUESTS}/{quote(transaction, safe='')}/{decision}")
+    def decide(self, request_id: str, decision: str) -> None:
+        """`approve` or `deny` the request that `waiting` shows with this id. Raises OperatorRefused."""
+        self._ask("POST", f"{REQUESTS}/{quote(request_id, safe='')}/{decision}")
 
     def _ask(self, method: str, path: str) -> dict[str, Any]:
         request = urllib.request.Request(

@@ -8,14 +8,16 @@ import typer
 from certs.cli.init import DEFAULT_FOLDER
 
 Folder = Annotated[Path, typer.Option(help="The folder of the CA that serves.")]
-Transaction = Annotated[
-    str, typer.Argument(help="transactionID, as `mdm-certs requests` shows it.")
+Request = Annotated[
+    str,
+    typer.Argument(help="The request's id: what `mdm-certs requests` shows first.", metavar="ID"),
 ]
 
 
 def requests(folder: Folder = DEFAULT_FOLDER) -> None:
-    """Show the SCEP requests that wait for a decision, oldest first: transactionID, seconds, polls, key, subject."""
+    """Show the SCEP requests that wait for a decision, oldest first: id, seconds, polls, key, transactionID, subject."""
     from certs.errors import CertsError
+    from certs.inspection.report import shortened
     from certs.operator_door import Operator
 
     try:
@@ -24,27 +26,27 @@ def requests(folder: Folder = DEFAULT_FOLDER) -> None:
         _failed(str(error))
     for one in waiting:
         typer.echo(
-            f"{one['transaction_id']}  {one['waited_s']} s  {one['polls']} polls  "
-            f"key {one['key_sha256'][:16]}  {one['subject']}"
+            f"{one['id']}  {one['waited_s']} s  {one['polls']} polls  key {one['key_sha256'][:16]}  "
+            f"transaction {shortened(one['transaction_id'])}  {shortened(one['subject'])}"
         )
 
 
-def approve(transaction: Transaction, folder: Folder = DEFAULT_FOLDER) -> None:
+def approve(request: Request, folder: Folder = DEFAULT_FOLDER) -> None:
     """Let a request that waits have its certificate; the client gets it at its next poll."""
-    _decide(folder, transaction, "approve")
+    _decide(folder, request, "approve")
 
 
-def deny(transaction: Transaction, folder: Folder = DEFAULT_FOLDER) -> None:
+def deny(request: Request, folder: Folder = DEFAULT_FOLDER) -> None:
     """Refuse a request that waits; the client gets badRequest at its next poll."""
-    _decide(folder, transaction, "deny")
+    _decide(folder, request, "deny")
 
 
-def _decide(folder: Path, transaction: str, decision: str) -> None:
+def _decide(folder: Path, request: str, decision: str) -> None:
     from certs.errors import CertsError
     from certs.operator_door import Operator
 
     try:
-        Operator.read(folder).decide(transaction, decision)
+        Operator.read(folder).decide(request, decision)
     except CertsError as error:
         _failed(str(error))
 

@@ -1,13 +1,11 @@
 """Who decides on SCEP requests that wait: a person, or the clock (certificates.md 1.9)."""
 
-import hashlib
 from collections import OrderedDict
 from datetime import timedelta
 from typing import Final
 
 from certs.authorize import Decision, WaitingRequest
 from certs.clock import Clock
-from certs.keys import spki_der
 
 MAX_WAITING: Final = 10_000
 
@@ -16,38 +14,35 @@ class ManualApproval:
     """Everything waits until somebody says `approve` or `deny`; the oldest of too many are no longer asked about."""
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[tuple[str, bytes], WaitingRequest] = OrderedDict()
-        self._decisions: OrderedDict[tuple[str, bytes], Decision] = OrderedDict()
+        self._waiting: OrderedDict[str, WaitingRequest] = OrderedDict()  # by their id
+        self._decisions: OrderedDict[str, Decision] = OrderedDict()
 
     @property
     def waiting(self) -> tuple[WaitingRequest, ...]:
         """Those nobody has decided on, oldest first."""
         return tuple(self._waiting.values())
 
-    def approve(self, transaction_id: str) -> None:
-        """The next poll brings the certificate. Raises LookupError unless exactly one request waits under this name."""
-        self._decide(transaction_id, Decision.APPROVE)
+    def approve(self, request_id: str) -> None:
+        """The next poll brings the certificate. Raises LookupError when no request of this id waits."""
+        self._decide(request_id, Decision.APPROVE)
 
-    def deny(self, transaction_id: str) -> None:
+    def deny(self, request_id: str) -> None:
         """The next poll brings badRequest. Raises LookupError as `approve` does."""
-        self._decide(transaction_id, Decision.DENY)
+        self._decide(request_id, Decision.DENY)
 
     async def decide(self, waiting: WaitingRequest) -> Decision:
-        key = _key(waiting)
-        decision = self._decisions.pop(key, Decision.WAIT)
+        decision = self._decisions.pop(waiting.id, Decision.WAIT)
         if decision is Decision.WAIT:
-            self._waiting.setdefault(key, waiting)
+            self._waiting.setdefault(waiting.id, waiting)
             if len(self._waiting) > MAX_WAITING:
                 self._waiting.popitem(last=False)
         return decision
 
-    def _decide(self, transaction_id: str, decision: Decision) -> None:
-        """A transactionID is the client's own choice: two keys under one name must not be approved as one."""
-        found = [key for key in self._waiting if key[0] == transaction_id]
-        if len(found) != 1:
-            raise LookupError(f"{len(found)} requests wait as transaction {transaction_id!r}")
-        del self._waiting[found[0]]
-        self._decisions[found[0]] = decision
+    def _decide(self, request_id: str, decision: Decision) -> None:
+        """Not by transactionID, which is the client's own choice: what was seen is what gets the certificate."""
+        if self._waiting.pop(request_id, None) is None:
+            raise LookupError(f"no request {request_id!r} waits")
+        self._decisions[request_id] = decision
         if len(self._decisions) > MAX_WAITING:
             self._decisions.popitem(last=False)
 
@@ -72,8 +67,3 @@ class TimedApproval:
             if waited >= timedelta(seconds=self._seconds):
                 return Decision.APPROVE
         return Decision.WAIT
-
-
-def _key(waiting: WaitingRequest) -> tuple[str, bytes]:
-    key = spki_der(waiting.request.public_key)
-    return waiting.transaction_id, hashlib.sha256(key).digest()

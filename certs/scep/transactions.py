@@ -1,8 +1,8 @@
 """What a SCEP server remembers of requests: those that wait, and the answers of the last hour.
 
-So one sent again does not issue twice, and a poll finds its request. The key is (transactionID, digest of public key and
-challenge): another key, or another challenge, under a known transactionID is another transaction, judged by itself, and never
-sees the first one's certificate (certificates.md 1.7, 1.9). A poll holds neither; it belongs to whoever signed the request.
+So one sent again does not issue twice, and a poll finds its request. The key is (transactionID, digest of all that is asked
+for): another key, challenge or subject under a known transactionID is another transaction, judged by itself, and never
+sees the first one's certificate (certificates.md 1.7, 1.9). A poll holds none of it; it belongs to whoever signed the request.
 """
 
 import asyncio
@@ -36,10 +36,8 @@ def key_of(transaction_id: str, public_key: PublicKey) -> TransactionKey:
 
 
 def request_key(transaction_id: str, request: CertificateRequest) -> TransactionKey:
-    """What makes two requests one: who asks for which key, and by which right."""
-    challenge = hashlib.sha256((request.challenge_password or "").encode()).digest()
-    _, key = key_of(transaction_id, request.public_key)
-    return transaction_id, hashlib.sha256(key + challenge).digest()
+    """What makes two requests one: who asks for what, for which key, and by which right."""
+    return transaction_id, hashlib.sha256(request.information).digest()
 
 
 class Transactions:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 from typer.testing import CliRunner
 
 from certs import csr, names
@@ -22,11 +23,13 @@ from certs.errors import ScepFailure
 from certs.folder import CaFolder
 from certs.keys import FreshKeys
 from certs.operator_door import FILE, Operator, OperatorRefused
+from certs.scep import message as scep
 from certs.scep.approval import ManualApproval
 from certs.scep.client import ScepClient, transaction_id
 from certs.serving import CertsServer, ServeOptions
 from emulator.http import HttpDoor, TrustSet
 from tests.certs.serving_program import LINES, program
+from tests.certs.test_cms_signed import self_signed
 from tests.support import rsa_key
 
 CHALLENGE = "s3cret"
@@ -115,7 +118,31 @@ async def test_an_operator_approves_one_and_denies_another(folder: Path) -> None
         assert await asyncio.to_thread(server.operator.waiting) == []
 
         code, _, err = await mdm_certs("approve", one, "--folder", folder)
-        assert (code, "0 requests wait as transaction" in err) == (1, True)
+        assert (code, f"no request '{one}' waits" in err) == (1, True)
+
+
+async def test_what_a_client_chose_is_shown_on_one_line_of_plain_text(folder: Path) -> None:
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a\n\x1b[2Jb\u202ec")])
+    request = csr.build(rsa_key(60), subject, challenge=CHALLENGE)
+    async with served(folder) as server, asyncio.timeout(2 * GUARD_S):
+        message = scep.encode_request(
+            request,
+            message_type=scep.MessageType.PKCS_REQ,
+            transaction_id="x\r\x1b[31my",
+            sender_nonce=bytes(16),
+            signer=self_signed(rsa_key(60), "client"),
+            recipients=[server.folder.ra.certificate],
+        )
+        async with HttpDoor(clock=CLOCK).session(trust=TrustSet()) as session:
+            answer = await session.request(
+                "POST", f"{server.scep_url}?operation=PKIOperation", step="test", body=message
+            )
+        assert scep.CertRep.decode(answer.body).status is scep.PkiStatus.PENDING
+        code, out, _ = await mdm_certs("requests", "--folder", folder)
+    assert code == 0
+    (line,) = out.splitlines()
+    assert line.isprintable()
+    assert line.endswith("transaction x��[31my  CN=a��[2Jb�c")
 
 
 async def test_the_door_is_for_the_owner_of_the_folder_and_goes_with_the_server(

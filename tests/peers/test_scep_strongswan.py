@@ -119,7 +119,7 @@ async def test_it_gives_up_when_nobody_approves(tmp_path: Path) -> None:
         finished = await client.enroll("--interval", "1", "--maxpolltime", "1")
         assert finished.status != 0
         (waiting,) = approval.waiting
-        approval.approve(waiting.transaction_id)
+        approval.approve(waiting.id)
         client.check(await client.enroll())  # the same key is the same transaction
 
 

@@ -169,9 +169,11 @@ async def door(
         await runner.cleanup()
 
 
-def request_for(number: int, *, challenge: str | None = CHALLENGE, **wishes: Any) -> bytes:
+def request_for(
+    number: int, *, name: str | None = None, challenge: str | None = CHALLENGE, **wishes: Any
+) -> bytes:
     """A PKCS#10 request for the cached key of that number."""
-    subject = names.from_subject([[["O", "Test"]], [["CN", f"device {number}"]]])
+    subject = names.from_subject([[["O", "Test"]], [["CN", name or f"device {number}"]]])
     return csr.build(
         rsa_key(number),
         subject,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from certs import der
+from certs import der, names
 from certs.authorize import StaticChallenge
 from certs.clock import SimulatedClock
 from certs.errors import ScepFailure
@@ -45,7 +45,7 @@ async def test_a_request_waits_until_somebody_approves() -> None:
         (waiting,) = approval.waiting
         assert (waiting.transaction_id, waiting.polls) == (T1, 2)
         assert waiting.request.common_name == "device 1"
-        approval.approve(T1)
+        approval.approve(waiting.id)
         assert approval.waiting == ()
         leaf, *_ = await scep_door.client(signer="same-key").enroll(KEY, request_for(1))
         assert scep_door.challenges.issued_to == [leaf]
@@ -55,7 +55,8 @@ async def test_a_denied_request_stays_denied() -> None:
     approval = ManualApproval()
     async with door(approval=approval) as scep_door:
         assert (await post(scep_door, pkcs_req(scep_door))).status is PkiStatus.PENDING
-        approval.deny("T1")
+        (waiting,) = approval.waiting
+        approval.deny(waiting.id)
         for message in (poll(scep_door), poll(scep_door), pkcs_req(scep_door)):
             reply = await post(scep_door, message)
             assert reply.status is PkiStatus.FAILURE
@@ -72,17 +73,35 @@ async def test_a_wrong_challenge_does_not_wait() -> None:
 
 
 def test_an_approval_names_one_request() -> None:
-    with pytest.raises(LookupError, match="0 requests wait as transaction 'T1'"):
+    with pytest.raises(LookupError, match="no request 'T1' waits"):
         ManualApproval().approve("T1")
 
 
-async def test_two_keys_under_one_transaction_are_not_approved_as_one() -> None:
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"content": request_for(2), "signer": OTHER},
+        {"content": request_for(1, name="admin")},
+        {"content": request_for(1, name="admin", challenge="another")},
+        {"content": request_for(1, challenge="another")},
+    ],
+)
+async def test_what_was_approved_gets_the_certificate_and_nothing_else_of_its_transaction(
+    other: dict[str, Any],
+) -> None:
     approval = ManualApproval()
-    async with door(approval=approval) as scep_door:
-        await post(scep_door, pkcs_req(scep_door))
-        await post(scep_door, pkcs_req(scep_door, content=request_for(2), signer=OTHER))
-        with pytest.raises(LookupError, match="2 requests wait"):
-            approval.approve("T1")
+    async with door(StaticChallenge(None), approval=approval) as scep_door:
+        seen, unseen = pkcs_req(scep_door), pkcs_req(scep_door, **other)
+        assert (await post(scep_door, seen)).status is PkiStatus.PENDING
+        (waiting,) = approval.waiting
+        assert (await post(scep_door, unseen)).status is PkiStatus.PENDING
+        approval.approve(waiting.id)
+        assert (await post(scep_door, unseen)).status is PkiStatus.PENDING
+        reply = await post(scep_door, seen)
+        assert reply.status is PkiStatus.SUCCESS
+        (leaf,) = reply.open(RSA)
+        assert names.common_name(leaf.subject) == "device 1"
+        assert (await post(scep_door, unseen)).status is PkiStatus.PENDING
 
 
 @pytest.mark.parametrize("polls", [1, 3])
@@ -182,8 +201,9 @@ async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             await post(scep_door, pkcs_req(scep_door, transaction_id=f"T{number}"))
         transactions = scep_door.server._issuance.transactions
         assert len(transactions) == len(transactions._signers) == len(approval.waiting) == 2
-        for number in (2, 3):
-            approval.approve(f"T{number}")
+        assert [one.transaction_id for one in approval.waiting] == ["T2", "T3"]
+        for waiting in approval.waiting:
+            approval.approve(waiting.id)
         reply = await post(scep_door, poll(scep_door, transaction_id="T0"))
         assert reply.fail_info == FailInfo.BAD_CERT_ID
 
