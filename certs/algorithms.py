@@ -4,9 +4,9 @@ cryptography refuses SHA-1 in X.509 objects and DES anywhere near CMS; peers use
 DES-CBC and SHA-1), so signatures are checked here with raw keys.
 """
 
+import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import new as new_hash
 from typing import Final, Literal
 
 from cryptography import exceptions
@@ -29,6 +29,16 @@ HASHES: Final[dict[str, hashes.HashAlgorithm]] = {
     "sha384": hashes.SHA384(),
     "sha512": hashes.SHA512(),
 }
+NEW_HASH: Final = {
+    "sha1": hashlib.sha1,
+    "sha224": hashlib.sha224,
+    "sha256": hashlib.sha256,
+    "sha384": hashlib.sha384,
+    "sha512": hashlib.sha512,
+}
+ECDSA: Final = {name: ec.ECDSA(algorithm) for name, algorithm in HASHES.items()}
+PKCS1_V15: Final = padding.PKCS1v15()
+MAX_KEPT_IDENTIFIER: Final = 64  # bytes
 DIGEST_OIDS: Final = {
     "sha1": "1.3.14.3.2.26",
     "sha224": "2.16.840.1.101.3.4.2.4",
@@ -95,7 +105,7 @@ class UnsupportedAlgorithm(MalformedMessage):
 
 def digest(name: str, data: bytes) -> bytes:
     """The digest of `data`; `name` is a key of DIGEST_OIDS."""
-    return new_hash(name, data, usedforsecurity=False).digest()
+    return NEW_HASH[name](data, usedforsecurity=False).digest()
 
 
 @lru_cache(maxsize=64)
@@ -116,8 +126,8 @@ def signature_identifier(key_type: Literal["rsa", "ec"], digest_name: str | None
 def sign(key: PrivateKey, data: bytes, digest_name: str) -> bytes:
     """PKCS#1 v1.5 or ECDSA over the digest of `data`."""
     if isinstance(key, rsa.RSAPrivateKey):
-        return key.sign(data, padding.PKCS1v15(), HASHES[digest_name])
-    return key.sign(data, ec.ECDSA(HASHES[digest_name]))
+        return key.sign(data, PKCS1_V15, HASHES[digest_name])
+    return key.sign(data, ECDSA[digest_name])
 
 
 def verify(
@@ -133,17 +143,16 @@ def verify(
 
     Raises InvalidSignature, UnsupportedAlgorithm, or MalformedMessage for an identifier that is none.
     """
-    parts = algorithm.items(der.SEQUENCE, 1)
-    dotted = parts[0].as_oid()
+    dotted = oid_of(algorithm)
     try:
         if isinstance(public_key, rsa.RSAPublicKey):
-            name, scheme = _rsa_scheme(dotted, parts, digest_name, algorithm.field)
+            name, scheme = _rsa_scheme(dotted, algorithm, digest_name)
             public_key.verify(signature, data, scheme, HASHES[name])
         elif isinstance(public_key, ec.EllipticCurvePublicKey):
             named = ECDSA_SIGNATURES.get(dotted)
             if named is None and (dotted != EC_PUBLIC_KEY or digest_name is None):
                 raise UnsupportedAlgorithm(algorithm.field, "an ECDSA signature", dotted)
-            public_key.verify(signature, data, ec.ECDSA(HASHES[digest_name or named or ""]))
+            public_key.verify(signature, data, ECDSA[digest_name or named or ""])
         else:
             raise UnsupportedAlgorithm(
                 algorithm.field, "an RSA or EC key", type(public_key).__name__
@@ -154,16 +163,28 @@ def verify(
         raise InvalidSignature(what) from error
 
 
+def oid_of(algorithm: der.Node) -> str:
+    """The OID of an AlgorithmIdentifier; the same few come in every message, so they are read once."""
+    if len(algorithm.raw) > MAX_KEPT_IDENTIFIER:
+        return algorithm.items(der.SEQUENCE, 1)[0].as_oid()
+    return _oid_of(algorithm.raw, algorithm.field)
+
+
+@lru_cache(maxsize=256)
+def _oid_of(raw: bytes, field: str) -> str:
+    return der.read(raw, field).items(der.SEQUENCE, 1)[0].as_oid()
+
+
 def _rsa_scheme(
-    dotted: str, parts: list[der.Node], digest_name: str | None, field: str
+    dotted: str, algorithm: der.Node, digest_name: str | None
 ) -> tuple[str, padding.PKCS1v15 | padding.PSS]:
     """The digest and the padding an RSA signature algorithm stands for."""
     if dotted == RSASSA_PSS:
-        return _pss(parts, field)
+        return _pss(algorithm.children(), algorithm.field)
     name = digest_name or RSA_SIGNATURES.get(dotted)
     if name is None or (dotted != RSA_ENCRYPTION and dotted not in RSA_SIGNATURES):
-        raise UnsupportedAlgorithm(field, "an RSA signature", dotted)
-    return name, padding.PKCS1v15()
+        raise UnsupportedAlgorithm(algorithm.field, "an RSA signature", dotted)
+    return name, PKCS1_V15
 
 
 def _pss(parts: list[der.Node], field: str) -> tuple[str, padding.PSS]:

@@ -4,8 +4,10 @@ A folder holds `key.pem` (0600), `certificate.pem` and `issued.jsonl` (see `issu
 clock: from 10 minutes ago, so that a device whose clock is slow can use its certificate at once.
 """
 
+import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Self, TypedDict, Unpack
 
@@ -13,25 +15,27 @@ import structlog
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature as WrongSignature
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from certs import crl
+from certs import certificate_parts, crl, names
 from certs.certificate_profile import (
     SIMULATED,
     Extensions,
     distribution_point,
     host_name,
+    key_identifier,
     profile,
     random_serial,
     signature_hash,
     simulated_mark,
 )
-from certs.certificate_writer import write_certificate
+from certs.certificate_writer import EncodedExtension, encode_extension, write_certificate
 from certs.clock import Clock
 from certs.errors import MalformedMessage, UntrustedCertificate
 from certs.identity import Identity, _matching
-from certs.issued_index import IssuedIndex, Revocation
-from certs.keys import KeySpec, PrivateKey, PublicKey, generate, to_pem
+from certs.issued_index import Issued, IssuedIndex, Revocation
+from certs.keys import KeySpec, PrivateKey, PublicKey, generate, spki_der, to_pem
 from certs.whole_file import write_once
 
 log = structlog.get_logger()
@@ -43,6 +47,7 @@ CLIENT_ONLY: Final = (CLIENT_AUTH,)
 SKEW: Final = timedelta(minutes=10)  # how slow a device's clock may be
 CA_SKEW: Final = timedelta(days=1)  # a CA's own start lies before that of anything it issues
 CRL_LIFETIME: Final = timedelta(days=7)
+MAX_SHARED: Final = 64  # sets of extensions that a CA keeps encoded
 
 
 class Wishes(TypedDict, total=False):
@@ -74,12 +79,14 @@ class CertificateAuthority:
         self.index = index or IssuedIndex()
         self._clock = clock
         self._issuer = identity.certificate.subject
+        self._issuer_der = self._issuer.public_bytes()
         self._digest = signature_hash(identity.key).name
         self._marks = simulated_mark(identity.certificate)
         ski = identity.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
         self._aki = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ski.value)
         self._crl: tuple[datetime, int, bytes] | None = None
         self.crl_url: str | None = None  # where others find `crl()`: written into what is issued
+        self._shared = lru_cache(maxsize=MAX_SHARED)(self._encode_shared)
         # What `issue_identity` shows besides the leaf: this CA, then its parents without the root.
         self.chain = (identity.certificate, *identity.chain)
 
@@ -203,30 +210,55 @@ class CertificateAuthority:
         start, end = self._validity(days, not_before)
         if ca and extended_key_usage is CLIENT_ONLY:
             extended_key_usage = ()
+        spki = spki_der(public_key)
+        is_rsa = isinstance(public_key, rsa.RSAPublicKey)
         wanted = [
-            *profile(public_key, ca, key_usage, extended_key_usage),
-            (self._aki, False),
-            *self._marks,
+            *self._shared(is_rsa, ca, key_usage, tuple(extended_key_usage), self.crl_url),
+            encode_extension(key_identifier(spki), False),
         ]
-        if self.crl_url is not None:
-            wanted.append((distribution_point(self.crl_url), False))
         if alternative_names:
             # RFC 5280, section 4.2.1.6: critical where the subject says nothing.
-            wanted.append((x509.SubjectAlternativeName(alternative_names), not subject.rdns))
-        replaced = {extension.oid for extension, _ in extensions}
-        certificate = write_certificate(
-            issuer=self._issuer,
-            subject=subject,
-            public_key=public_key,
-            serial_number=random_serial(),
+            alternatives = x509.SubjectAlternativeName(alternative_names)
+            wanted.append(encode_extension(alternatives, not subject.rdns))
+        if extensions:
+            replaced = {extension.oid for extension, _ in extensions}
+            wanted = [one for one in wanted if one.oid not in replaced]
+            wanted += [encode_extension(extension, critical) for extension, critical in extensions]
+        serial_number = random_serial()
+        written = write_certificate(
+            issuer=self._issuer_der,
+            subject=subject.public_bytes(),
+            spki=spki,
+            serial_number=serial_number,
             start=start,
             end=end,
-            extensions=[*(one for one in wanted if one[0].oid not in replaced), *extensions],
+            extensions=wanted,
             key=self.identity.key,
             digest=self._digest,
         )
-        self.index.issued(certificate)
+        certificate = certificate_parts.load(written)
+        digest = hashlib.sha256(written).digest()
+        name = names.rfc4514(subject)
+        self.index.issued(Issued(serial_number, digest, name, end.replace(microsecond=0)))
         return certificate
+
+    def _encode_shared(
+        self,
+        is_rsa: bool,
+        ca: bool,
+        key_usage: x509.KeyUsage | None,
+        extended_key_usage: tuple[x509.ObjectIdentifier, ...],
+        crl_url: str | None,
+    ) -> tuple[EncodedExtension, ...]:
+        """What many certificates of this CA say alike."""
+        wanted = [
+            *profile(is_rsa, ca, key_usage, extended_key_usage),
+            (self._aki, False),
+            *self._marks,
+        ]
+        if crl_url is not None:
+            wanted.append((distribution_point(crl_url), False))
+        return tuple(encode_extension(extension, critical) for extension, critical in wanted)
 
     def issue_identity(
         self, key: PrivateKey, subject: x509.Name, **wishes: Unpack[Wishes]
@@ -329,17 +361,24 @@ def _ca_certificate(
             key.public_key(), subject, days=lifetime, ca=True, not_before=start, extensions=marks
         )
     end = now + timedelta(days=lifetime_days)
-    return write_certificate(
-        issuer=subject,
-        subject=subject,
-        public_key=key.public_key(),
+    name, spki = subject.public_bytes(), spki_der(key.public_key())
+    wanted = [
+        *profile(isinstance(key, rsa.RSAPrivateKey), True, None, ()),
+        (key_identifier(spki), False),
+        *marks,
+    ]
+    written = write_certificate(
+        issuer=name,
+        subject=name,
+        spki=spki,
         serial_number=random_serial(),
         start=start,
         end=end,
-        extensions=[*profile(key.public_key(), True, None, ()), *marks],
+        extensions=[encode_extension(extension, critical) for extension, critical in wanted],
         key=key,
         digest=signature_hash(key).name,
     )
+    return certificate_parts.load(written)
 
 
 def ca_name(common_name: str, organization: str = ORGANIZATION) -> x509.Name:

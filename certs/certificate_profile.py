@@ -3,6 +3,7 @@
 `CertificateAuthority` signs with these; a CSR or a test may ask for the same shapes.
 """
 
+import hashlib
 import ipaddress
 import secrets
 from collections.abc import Sequence
@@ -10,9 +11,10 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from certs.keys import PrivateKey, PublicKey
+from certs import der
+from certs.keys import PrivateKey
 
 Extensions = Sequence[tuple[x509.ExtensionType, bool]]  # with the critical flag
 
@@ -57,20 +59,24 @@ _USAGES: Final = {  # by (is a CA, has an RSA key)
 
 
 def profile(
-    public_key: PublicKey,
+    is_rsa: bool,
     ca: bool,
     usage: x509.KeyUsage | None,
     extended: Sequence[x509.ObjectIdentifier],
 ) -> list[tuple[x509.ExtensionType, bool]]:
-    """What every certificate says about itself, whoever issues it."""
+    """What every certificate says about itself, whoever issues it; usage None is what goes with an RSA or EC key."""
     if usage is None:
-        is_rsa = isinstance(public_key, rsa.RSAPublicKey)
         usage = _USAGES[ca, is_rsa]
     extensions: list[tuple[x509.ExtensionType, bool]] = [_CA if ca else _LEAF, (usage, True)]
     if extended:
         extensions.append((x509.ExtendedKeyUsage(extended), False))
-    extensions.append((x509.SubjectKeyIdentifier.from_public_key(public_key), False))
     return extensions
+
+
+def key_identifier(spki: bytes) -> x509.SubjectKeyIdentifier:
+    """Of a key as SubjectPublicKeyInfo: the SHA-1 of its bits (RFC 5280, section 4.2.1.2, method 1)."""
+    bits = der.read(spki).children()[1].bits()
+    return x509.SubjectKeyIdentifier(hashlib.sha1(bits, usedforsecurity=False).digest())
 
 
 def signature_hash(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384 | hashes.SHA512:

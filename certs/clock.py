@@ -8,11 +8,11 @@ import asyncio
 import heapq
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from types import TracebackType
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class Clock(Protocol):
@@ -40,6 +40,9 @@ class BusyScope(Protocol):
     ) -> bool | None: ...
 
 
+NOT_COUNTED: Final = nullcontext()
+
+
 class SystemClock:
     """The machine's own time."""
 
@@ -49,9 +52,8 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(max(0.0, seconds))
 
-    @contextmanager
-    def busy(self) -> Iterator[None]:
-        yield
+    def busy(self) -> BusyScope:
+        return NOT_COUNTED
 
 
 class SkewedClock:

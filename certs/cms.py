@@ -6,26 +6,29 @@ What is written is a template around one signature, so that signing costs the pr
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from functools import lru_cache
+from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from certs import algorithms, der
 from certs.algorithms import Cipher, UnsupportedAlgorithm
-from certs.cms_enveloped import (
-    DATA,
-    Oaep,
-    cipher_of,
-    decrypt,
-    encrypt,
+from certs.certificate_parts import (
+    der_of,
     issuer_and_serial,
     issuer_der,
     public_key,
     rsa_public_key,
     subject_der,
     subject_key_identifier,
+)
+from certs.cms_enveloped import (
+    DATA,
+    OF_DATA,
+    Oaep,
+    cipher_of,
+    decrypt,
+    encrypt,
 )
 from certs.cms_signed import (
     CONTENT_TYPE,
@@ -66,10 +69,19 @@ __all__ = [
 ]
 
 
-@lru_cache(maxsize=64)
+VERSION_1: Final = der.integer(1)
+EMPTY_SET: Final = der.tlv(der.SET)
+OF_SIGNED_DATA: Final = der.oid(SIGNED_DATA)
+OF_MESSAGE_DIGEST: Final = der.oid(MESSAGE_DIGEST)
+OF_SIGNING_TIME: Final = der.oid(SIGNING_TIME)
+
+
 def attribute(dotted: str, value: bytes) -> bytes:
     """Attribute with one value, a whole DER element."""
     return der.sequence(der.oid(dotted), der.tlv(der.SET, value))
+
+
+CONTENT_IS_DATA: Final = attribute(CONTENT_TYPE, OF_DATA)
 
 
 def sign(
@@ -95,7 +107,7 @@ def sign(
         to_sign, attributes = der.tlv(der.SET, body), der.context(0, body)
     is_rsa = isinstance(identity.key, rsa.RSAPrivateKey)
     signer = der.sequence(
-        der.integer(1),
+        VERSION_1,
         issuer_and_serial(identity.certificate),
         algorithms.digest_identifier(digest),
         attributes,
@@ -125,19 +137,15 @@ def _signed_attributes(
 ) -> bytes:
     """The members of the SET, in DER order."""
     members = [
-        attribute(CONTENT_TYPE, der.oid(DATA)),
+        CONTENT_IS_DATA,
         der.sequence(
-            der.oid(MESSAGE_DIGEST),
+            OF_MESSAGE_DIGEST,
             der.tlv(der.SET, der.octet_string(algorithms.digest(digest, content))),
         ),
     ]
     if signing_time is not None:
-        members.append(
-            der.sequence(der.oid(SIGNING_TIME), der.tlv(der.SET, der.time(signing_time)))
-        )
-    members += [
-        der.sequence(der.oid(dotted), der.tlv(der.SET, value)) for dotted, value in extra_attributes
-    ]
+        members.append(der.sequence(OF_SIGNING_TIME, der.tlv(der.SET, der.time(signing_time))))
+    members += [attribute(dotted, value) for dotted, value in extra_attributes]
     members.sort()
     return b"".join(members)
 
@@ -151,13 +159,7 @@ def _signed_data(
 ) -> bytes:
     # Certificates stay in the order given: peers look at the first, and RFC 5652 lets the set be BER.
     set_of_certificates = (
-        der.context(
-            0,
-            *(
-                certificate.public_bytes(serialization.Encoding.DER)
-                for certificate in dict.fromkeys(certificates)
-            ),
-        )
+        der.context(0, *dict.fromkeys(der_of(certificate) for certificate in certificates))
         if certificates
         else b""
     )
@@ -179,19 +181,10 @@ def _signed_data(
         )
         return der.indefinite(der.SEQUENCE, der.oid(SIGNED_DATA), der.indefinite(0xA0, body))
     inner = b"" if content is None else der.context(0, der.octet_string(content))
-    return der.sequence(
-        der.oid(SIGNED_DATA),
-        der.context(
-            0,
-            der.sequence(
-                der.integer(1),
-                digests,
-                der.sequence(der.oid(DATA), inner),
-                set_of_certificates,
-                signers,
-            ),
-        ),
+    body = der.sequence(
+        VERSION_1, digests, der.sequence(OF_DATA, inner), set_of_certificates, signers
     )
+    return der.sequence(OF_SIGNED_DATA, der.context(0, body))
 
 
 def certs_only(certificates: Iterable[x509.Certificate]) -> bytes:
@@ -199,22 +192,8 @@ def certs_only(certificates: Iterable[x509.Certificate]) -> bytes:
 
     Their order is that of DER and means nothing: a CertRep whose readers take the first holds the leaf alone.
     """
-    return der.sequence(
-        der.oid(SIGNED_DATA),
-        der.context(
-            0,
-            der.sequence(
-                der.integer(1),
-                der.tlv(der.SET),
-                der.sequence(der.oid(DATA)),
-                der.context(
-                    0,
-                    *sorted(
-                        certificate.public_bytes(serialization.Encoding.DER)
-                        for certificate in certificates
-                    ),
-                ),
-                der.tlv(der.SET),
-            ),
-        ),
+    ders = sorted(der_of(certificate) for certificate in certificates)
+    body = der.sequence(
+        VERSION_1, EMPTY_SET, der.sequence(OF_DATA), der.context(0, *ders), EMPTY_SET
     )
+    return der.sequence(OF_SIGNED_DATA, der.context(0, body))

@@ -8,10 +8,10 @@ peer that can tell the cases apart can decrypt by asking.
 import secrets
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers import Cipher as CipherContext
 from cryptography.hazmat.primitives.ciphers.modes import CBC
@@ -22,72 +22,29 @@ from certs.algorithms import (
     CIPHERS,
     HASHES,
     MGF1,
+    PKCS1_V15,
     RSA_ENCRYPTION,
     RSAES_OAEP,
     Cipher,
     ContentCipher,
     UnsupportedAlgorithm,
     digest_identifier,
+    oid_of,
     read_digest,
     read_mask,
 )
+from certs.certificate_parts import issuer_and_serial, rsa_public_key, subject_key_identifier
 from certs.errors import CannotDecrypt, CertsError, MalformedMessage
 from certs.identity import Identity
 
 DATA = "1.2.840.113549.1.7.1"
 ENVELOPED_DATA = "1.2.840.113549.1.7.3"
 ENVELOPE = "EnvelopedData"
+OF_DATA = der.oid(DATA)
+OF_ENVELOPED_DATA = der.oid(ENVELOPED_DATA)
+VERSION_0 = der.integer(0)
 
 Oaep = Literal["sha1", "sha256"]
-
-
-@lru_cache(maxsize=1024)
-def issuer_and_serial(certificate: x509.Certificate) -> bytes:
-    """IssuerAndSerialNumber, cut out of the certificate's own bytes so that no name is encoded anew."""
-    serial, _, issuer, *_ = _tbs_fields(certificate)
-    return der.sequence(issuer.raw, serial.raw)
-
-
-def issuer_der(certificate: x509.Certificate) -> bytes:
-    """The issuer's name as it stands in the certificate."""
-    return _tbs_fields(certificate)[2].raw
-
-
-def subject_der(certificate: x509.Certificate) -> bytes:
-    """The subject's name as it stands in the certificate."""
-    return _tbs_fields(certificate)[4].raw
-
-
-def _tbs_fields(certificate: x509.Certificate) -> list[der.Node]:
-    """serialNumber, signature, issuer, validity, subject, and what follows; without the version."""
-    data = certificate.public_bytes(serialization.Encoding.DER)
-    fields = der.read(data, "certificate").children()[0].children()
-    return fields[1:] if fields[0].tag == 0xA0 else fields
-
-
-def subject_key_identifier(certificate: x509.Certificate) -> bytes | None:
-    """The extension's value; None without one, or when the extensions cannot be read."""
-    try:
-        return certificate.extensions.get_extension_for_class(
-            x509.SubjectKeyIdentifier
-        ).value.digest
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
-        return None
-
-
-def rsa_public_key(certificate: x509.Certificate) -> rsa.RSAPublicKey | None:
-    """The certificate's key when it is RSA."""
-    key = public_key(certificate)
-    return key if isinstance(key, rsa.RSAPublicKey) else None
-
-
-@lru_cache(maxsize=256)
-def public_key(certificate: x509.Certificate) -> object | None:
-    """The certificate's key, made once for all that one message asks of it; None when cryptography does not know it."""
-    try:
-        return certificate.public_key()
-    except Exception:  # a bad point, a bad modulus, an unknown algorithm: half a dozen types
-        return None
 
 
 def encrypt(
@@ -106,8 +63,8 @@ def encrypt(
     that Apple's clients take.
     """
     chosen = CIPHERS[cipher]
-    key = secrets.token_bytes(chosen.key_size)
-    iv = secrets.token_bytes(chosen.block_size)
+    drawn = secrets.token_bytes(chosen.key_size + chosen.block_size)
+    key, iv = drawn[: chosen.key_size], drawn[chosen.key_size :]
     context = CipherContext(chosen.new(key), CBC(iv)).encryptor()
     missing = chosen.block_size - len(content) % chosen.block_size
     encrypted = context.update(content + bytes((missing,)) * missing) + context.finalize()
@@ -124,11 +81,11 @@ def encrypt(
     )
     enveloped = write(
         der.SEQUENCE,
-        der.integer(0),
+        VERSION_0,
         recipient_infos,
-        write(der.SEQUENCE, der.oid(DATA), algorithm, octets),
+        write(der.SEQUENCE, OF_DATA, algorithm, octets),
     )
-    return write(der.SEQUENCE, der.oid(ENVELOPED_DATA), write(0xA0, enveloped))
+    return write(der.SEQUENCE, OF_ENVELOPED_DATA, write(0xA0, enveloped))
 
 
 def _key_transport(recipient: x509.Certificate, key: bytes, oaep: Oaep | None) -> bytes:
@@ -137,11 +94,11 @@ def _key_transport(recipient: x509.Certificate, key: bytes, oaep: Oaep | None) -
     if public is None:
         raise MalformedMessage("recipient certificate", "an RSA key")
     if oaep is None:
-        algorithm, encrypted = _PKCS1, public.encrypt(key, padding.PKCS1v15())
+        algorithm, encrypted = _PKCS1, public.encrypt(key, PKCS1_V15)
     else:
         algorithm, encrypted = _oaep(oaep), public.encrypt(key, _oaep_padding(HASHES[oaep]))
     return der.sequence(
-        der.integer(0),
+        VERSION_0,
         issuer_and_serial(recipient),
         algorithm,
         der.octet_string(encrypted),
@@ -182,44 +139,49 @@ def decrypt(data: bytes, identity: Identity) -> bytes:
 def cipher_of(data: bytes) -> Cipher | None:
     """Which cipher an envelope names; None when it is unreadable or names one we do not speak."""
     try:
-        return _content_cipher(_encrypted_content_info(_fields(data))[1]).name
+        return _envelope(data).cipher.name
     except CertsError:
         return None
 
 
+class _Envelope(NamedTuple):
+    """The parts of an EnvelopedData, the last two not looked at yet."""
+
+    recipients: der.Node
+    cipher: ContentCipher
+    algorithm: list[der.Node]
+    content: der.Node
+
+
 @lru_cache(maxsize=4)
-def _fields(data: bytes) -> tuple[der.Node, ...]:
-    """Version, recipientInfos, encryptedContentInfo; looked at for the cipher first, and again to be opened."""
+def _envelope(data: bytes) -> _Envelope:
+    """Looked at for the cipher first, and again to be opened."""
     content_type, *content = der.read(data, ENVELOPE).items(der.SEQUENCE, 2)
     if content_type.as_oid() != ENVELOPED_DATA:
         raise MalformedMessage(ENVELOPE, "content type envelopedData", content_type.as_oid())
     fields = content[0].items(0xA0, 1)[0].items(der.SEQUENCE, 3)
     if fields[1].tag == 0xA0:  # originatorInfo
         del fields[1]
-    return tuple(fields)
-
-
-def _encrypted_content_info(fields: Sequence[der.Node]) -> list[der.Node]:
     if len(fields) < 3:
         raise MalformedMessage(ENVELOPE, "recipientInfos and encryptedContentInfo")
-    return fields[2].items(der.SEQUENCE, 3)
-
-
-def _content_cipher(algorithm: der.Node) -> ContentCipher:
-    dotted = algorithm.items(der.SEQUENCE, 1)[0].as_oid()
+    _, identifier, encrypted = fields[2].items(der.SEQUENCE, 3)[:3]
+    algorithm = identifier.items(der.SEQUENCE, 1)
+    dotted = algorithm[0].as_oid()
     try:
-        return CIPHER_BY_OID[dotted]
+        cipher = CIPHER_BY_OID[dotted]
     except KeyError:
         raise UnsupportedAlgorithm(ENVELOPE, "DES, 3DES or AES in CBC mode", dotted) from None
+    return _Envelope(fields[1], cipher, algorithm, encrypted)
 
 
 def _open(data: bytes, identity: Identity) -> bytes:
-    fields = _fields(data)
-    recipient = _own_recipient(fields[1], identity)
-    _, algorithm, content = _encrypted_content_info(fields)[:3]
-    cipher = _content_cipher(algorithm)
-    iv = algorithm.items(der.SEQUENCE, 2)[1].expect(der.OCTET_STRING).content
-    encrypted = content.expect(0x80, 0xA0).octets()
+    envelope = _envelope(data)
+    cipher = envelope.cipher
+    recipient = _own_recipient(envelope.recipients, identity)
+    if len(envelope.algorithm) < 2:
+        raise CannotDecrypt(ENVELOPE)
+    iv = envelope.algorithm[1].expect(der.OCTET_STRING).content
+    encrypted = envelope.content.expect(0x80, 0xA0).octets()
     if len(iv) != cipher.block_size or not encrypted or len(encrypted) % cipher.block_size:
         raise CannotDecrypt(ENVELOPE)
     # From here on a wrong key, a damaged key and damaged content all take the same steps: a key that did not come out
@@ -235,13 +197,13 @@ def _open(data: bytes, identity: Identity) -> bytes:
 
 def _own_recipient(recipients: der.Node, identity: Identity) -> list[der.Node]:
     """The KeyTransRecipientInfo that names our certificate, wherever it stands among the others."""
-    own = der.read(issuer_and_serial(identity.certificate)).content
+    own = issuer_and_serial(identity.certificate)
     for recipient in recipients.expect(der.SET).children():
         if recipient.tag != der.SEQUENCE:  # key agreement and other kinds
             continue
         info = recipient.items(der.SEQUENCE, 4)
         rid = info[1]
-        if rid.tag == der.SEQUENCE and rid.content == own:
+        if rid.raw == own or (rid.tag == der.SEQUENCE and der.sequence(rid.content) == own):
             return info
         if rid.tag in (0x80, 0xA0) and rid.octets() == subject_key_identifier(identity.certificate):
             return info
@@ -263,12 +225,12 @@ def _unwrap(recipient: list[der.Node], identity: Identity, size: int) -> bytes:
 
 
 def _transport_scheme(algorithm: der.Node) -> padding.PKCS1v15 | padding.OAEP:
-    parts = algorithm.items(der.SEQUENCE, 1)
-    dotted = parts[0].as_oid()
+    dotted = oid_of(algorithm)
     if dotted == RSA_ENCRYPTION:
-        return padding.PKCS1v15()
+        return PKCS1_V15
     if dotted != RSAES_OAEP:
         raise UnsupportedAlgorithm(ENVELOPE, "RSA key transport", dotted)
+    parts = algorithm.children()
     # RFC 4055, section 4.1: [0] digest, [1] mask, [2] label; an empty SEQUENCE means SHA-1 in both places.
     parameters = parts[1].children() if len(parts) > 1 and parts[1].tag == der.SEQUENCE else []
     tagged = {node.tag: node.items(node.tag, 1)[0] for node in parameters}

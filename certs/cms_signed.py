@@ -13,9 +13,9 @@ from typing import Final
 from cryptography import x509
 from cryptography.utils import CryptographyDeprecationWarning
 
-from certs import algorithms, der
+from certs import algorithms, certificate_parts, der
 from certs.algorithms import DIGESTS, UnsupportedAlgorithm
-from certs.cms_enveloped import issuer_and_serial, public_key, subject_key_identifier
+from certs.certificate_parts import issuer_and_serial, public_key, subject_key_identifier
 from certs.der import Node
 from certs.errors import InvalidSignature, MalformedMessage
 
@@ -87,7 +87,7 @@ def decode_signed(data: bytes) -> SignedData:
 def load_certificate(data: bytes, field: str = "certificate") -> x509.Certificate:
     """One DER certificate; raises MalformedMessage."""
     try:
-        return x509.load_der_x509_certificate(data)
+        return certificate_parts.load(data)
     except (ValueError, TypeError, x509.InvalidVersion, CryptographyDeprecationWarning) as error:
         # The warning, an exception where warnings are errors, is for serial numbers that are not positive.
         raise MalformedMessage(field, "a DER certificate", str(error)) from error
@@ -103,7 +103,7 @@ def _inner_content(node: Node) -> bytes:
 def _signer(node: Node) -> SignerInfo:
     fields = node.items(der.SEQUENCE, 5, "SignerInfo")
     issuer, serial, key_identifier = _signer_identifier(fields[1])
-    digest_oid = fields[2].items(der.SEQUENCE, 1, "digestAlgorithm")[0].as_oid()
+    digest_oid = algorithms.oid_of(fields[2].expect(der.SEQUENCE, field="digestAlgorithm"))
     attributes: Mapping[str, Node] | None = None
     raw_attributes = b""
     if fields[3].tag == 0xA0:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from certs import algorithms, der, names
 from certs.errors import MalformedMessage
-from certs.keys import PrivateKey, PublicKey, spki_der
+from certs.keys import PrivateKey, PublicKey, load_spki, spki_der
 
 CHALLENGE_PASSWORD: Final = "1.2.840.113549.1.9.7"
 EXTENSION_REQUEST: Final = "1.2.840.113549.1.9.14"
@@ -30,6 +30,8 @@ MAX_CHALLENGE: Final = (
     4096  # characters; X.520 says 255, validators of cloud MDMs pass whole tokens
 )
 FIELD: Final = "certificate request"
+_VERSION_0: Final = der.integer(0)
+_NO_BITS: Final = der.bit_string(b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class CertificateRequest:
         repr=False
     )  # certificationRequestInfo: all that the signature covers
     subject: x509.Name
+    subject_der: bytes = field(repr=False)  # as it stands in the request
     public_key: PublicKey
     challenge_password: str | None = field(repr=False)  # a secret: kept out of logs
     alternative_names: tuple[x509.GeneralName, ...] = ()
@@ -122,7 +125,7 @@ def decode(data: bytes) -> CertificateRequest:
     fields[0].as_int()  # the version: 0 by the standard, 2 from Apple's client
     challenge, extensions = _attributes(fields[3]) if len(fields) > 3 else (None, [])
     parsed = _parse(fields[1].raw, fields[2].raw, extensions, algorithm.raw)
-    public_key = _public_key(parsed)
+    public_key = _public_key(fields[2].raw)
     algorithms.verify(
         public_key, algorithm, signature.bits(), information.raw, what="certificate request"
     )
@@ -130,6 +133,7 @@ def decode(data: bytes) -> CertificateRequest:
         outer.raw,
         information.raw,
         _subject(parsed),
+        fields[1].raw,
         public_key,
         challenge,
         *_requested_extensions(parsed),
@@ -189,20 +193,17 @@ def _parse(
         if extension.items(der.SEQUENCE, 2, "requested extension")[0].as_oid() in WANTED_EXTENSIONS
     ]
     request = _attribute(EXTENSION_REQUEST, der.sequence(*wanted)) if wanted else b""
-    copy = der.sequence(
-        der.sequence(der.integer(0), subject, spki, der.context(0, request)),
-        algorithm,
-        der.bit_string(b""),
-    )
+    information = der.sequence(_VERSION_0, subject, spki, der.context(0, request))
+    copy = der.sequence(information, algorithm, _NO_BITS)
     try:
         return x509.load_der_x509_csr(copy)
     except (ValueError, TypeError, x509.InvalidVersion) as error:
         raise MalformedMessage(FIELD, "a PKCS#10 request", str(error)) from error
 
 
-def _public_key(parsed: x509.CertificateSigningRequest) -> PublicKey:
+def _public_key(spki: bytes) -> PublicKey:
     try:
-        key = parsed.public_key()
+        key = load_spki(spki)
     except Exception as error:  # a bad point, a bad modulus, an unknown algorithm
         raise MalformedMessage("public key", "an RSA or EC key", str(error)) from error
     if isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
 import structlog
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 
 from certs.errors import MalformedMessage
 
@@ -53,15 +53,9 @@ class IssuedIndex:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             weakref.finalize(self, os.close, self._descriptor)
 
-    def issued(self, certificate: x509.Certificate) -> None:
+    def issued(self, issued: Issued) -> None:
         """Record a certificate before anybody gets it."""
         self.count += 1
-        issued = Issued(
-            certificate.serial_number,
-            certificate.fingerprint(hashes.SHA256()),
-            certificate.subject.rfc4514_string(),
-            certificate.not_valid_after_utc,
-        )
         if self._descriptor is None:
             self._unwritten.append(issued)
         else:
@@ -99,7 +93,7 @@ class IssuedIndex:
 
     def _append(self, event: dict[str, str]) -> None:
         assert self._descriptor is not None
-        line = json.dumps(event, separators=(",", ":")).encode() + b"\n"
+        line = msgspec.json.encode(event) + b"\n"
         written = os.write(self._descriptor, line)
         if written != len(line):
             raise OSError(f"{self.path}: only {written} of {len(line)} bytes were written")

@@ -7,6 +7,7 @@ device of a fleet, so both raise `KeyWorkOnEventLoop` on a thread that runs an e
 import asyncio
 import threading
 from collections import deque
+from functools import lru_cache
 from typing import Final, Literal, Protocol
 
 from cryptography.hazmat.primitives import serialization
@@ -81,6 +82,24 @@ def spki_der(key: PublicKey) -> bytes:
     return key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
+
+
+def load_spki(spki: bytes) -> object:
+    """The public key of a SubjectPublicKeyInfo, of any kind; raises what cryptography raises.
+
+    One object for equal bytes: what OpenSSL prepares at a key's first use then serves all that one message asks of it.
+    """
+    if len(spki) > MAX_KEPT_SPKI:
+        return serialization.load_der_public_key(spki)
+    return _load_spki(spki)
+
+
+MAX_KEPT_SPKI: Final = 1024  # bytes; RSA with 4096 bits has 550
+
+
+@lru_cache(maxsize=256)
+def _load_spki(spki: bytes) -> object:
+    return serialization.load_der_public_key(spki)
 
 
 class KeySource(Protocol):

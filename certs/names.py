@@ -1,5 +1,6 @@
 """X.500 and alternative names as configuration profiles write them (certificates.md 1.8)."""
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -17,6 +18,7 @@ SHORTCUTS: Final = {
     "OU": NameOID.ORGANIZATIONAL_UNIT_NAME,
     "CN": NameOID.COMMON_NAME,
 }
+PLAIN_VALUE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._:/@()-]*[A-Za-z0-9._:/@()-])?")
 NT_PRINCIPAL_NAME: Final = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3")
 DIGITAL_SIGNATURE: Final = 0x01
 KEY_ENCIPHERMENT: Final = 0x04
@@ -111,4 +113,21 @@ def common_name(name: x509.Name) -> str | None:
 
 def text(name: x509.Name) -> str:
     """A name on one line, in the order it is encoded in, for logs and errors."""
-    return ",".join(rdn.rfc4514_string() for rdn in name.rdns)
+    return ",".join([_rdn_text(rdn) for rdn in name.rdns])
+
+
+def rfc4514(name: x509.Name) -> str:
+    """A name as RFC 4514 writes it, its last RDN first."""
+    return ",".join([_rdn_text(rdn) for rdn in reversed(name.rdns)])
+
+
+def _rdn_text(rdn: x509.RelativeDistinguishedName) -> str:
+    return "+".join([_attribute_text(attribute) for attribute in rdn])
+
+
+def _attribute_text(attribute: x509.NameAttribute[str | bytes]) -> str:
+    """Usual values need no escape, and cryptography asks eight times whether they do."""
+    value = attribute.value
+    if isinstance(value, str) and PLAIN_VALUE.fullmatch(value):
+        return f"{attribute.rfc4514_attribute_name}={value}"
+    return attribute.rfc4514_string()

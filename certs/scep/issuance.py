@@ -3,7 +3,6 @@
 Judging is for others: the ChallengeVerifier, the Approval, the RenewalVerifier.
 """
 
-import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -11,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from certs import cms, der, names
+from certs import cms, names
 from certs.authorize import Approval, ChallengeVerifier, Decision, Grant, WaitingRequest
 from certs.ca import CertificateAuthority
 from certs.clock import Clock
@@ -65,14 +64,13 @@ class Issuance:
         """
         key = request_key(transaction_id, wanted)
         async with self._turns.take(key):
-            known = self.transactions.certificate(key)
+            known = self.transactions.find(key)
+            if isinstance(known, WaitingRequest):
+                self.transactions.wait(key, known, signer)  # it may have a new one
+                return await self._decide(key, known)
             if known is not None:
                 outcome.resent = True
                 return known
-            waiting = self.transactions.waiting(key)
-            if waiting is not None:
-                self.transactions.wait(key, waiting, signer)  # it may have a new one
-                return await self._decide(key, waiting)
             if self._approval is None and not held_for:
                 return await self._approved(key, wanted)
             await self._granted(wanted)
@@ -100,18 +98,17 @@ class Issuance:
         if key is None:
             raise _unknown()
         async with self._turns.take(key):
-            known = self.transactions.certificate(key)
-            if known is not None:
+            known = self.transactions.find(key)
+            if known is None:
+                raise _unknown()
+            if not isinstance(known, WaitingRequest):
                 outcome.resent = True
                 return known
-            waiting = self.transactions.waiting(key)
-            if waiting is None:
-                raise _unknown()
-            outcome.subject = names.text(waiting.request.subject)
-            if subject != _subject_der(waiting.request):
+            outcome.wanted = known.request
+            if subject != known.request.subject_der:
                 raise ScepFailure(FailInfo.BAD_CERT_ID, "the transaction is about another subject")
-            waiting.polls += 1
-            return await self._decide(key, waiting)
+            known.polls += 1
+            return await self._decide(key, known)
 
     async def renew(
         self,
@@ -130,8 +127,8 @@ class Issuance:
         key = transaction_id, public_key + fingerprint
         async with self._turns.take(key):
             self._renewals.check(signer, wanted)
-            known = self.transactions.certificate(key)
-            if known is not None:
+            known = self.transactions.find(key)
+            if isinstance(known, x509.Certificate):
                 outcome.resent = True
                 return known
             try:
@@ -166,8 +163,7 @@ class Issuance:
             raise
 
     async def _approved(self, key: TransactionKey, wanted: CertificateRequest) -> x509.Certificate:
-        challenge = hashlib.sha256((wanted.challenge_password or "").encode()).digest()
-        async with self._turns.take(challenge):
+        async with self._turns.take(wanted.challenge_password):
             grant = await self._granted(wanted)
             certificate = await self._issue(wanted, grant, self._challenges.issued)
         self.transactions.remember(key, certificate)
@@ -204,9 +200,3 @@ class Issuance:
 
 def _unknown() -> ScepFailure:
     return ScepFailure(FailInfo.BAD_CERT_ID, "no request of this transactionID and signer waits")
-
-
-def _subject_der(request: CertificateRequest) -> bytes:
-    """As it stands in the request: the client repeats these bytes."""
-    information = der.read(request.der, "certificate request").children()[0]
-    return information.children()[1].raw

@@ -9,7 +9,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from certs import cms, csr, der, names
+from certs import cms, csr, der
 from certs.algorithms import UnsupportedAlgorithm
 from certs.clock import Clock
 from certs.csr import CertificateRequest
@@ -41,7 +41,7 @@ class Opening:
             raise ScepFailure(FailInfo.BAD_ALG, str(error)) from error
         except (MalformedMessage, InvalidSignature) as error:
             raise ScepFailure(FailInfo.BAD_MESSAGE_CHECK, str(error)) from error
-        outcome.signer = _name(signer)
+        outcome.signer = signer
         key = cms.rsa_public_key(signer)
         if key is None or key.key_size < MINIMUM_SIGNER_BITS:
             raise ScepFailure(
@@ -69,7 +69,7 @@ class Opening:
             raise _unreadable(outcome, reason) from None
         except InvalidSignature as error:
             raise _unreadable(outcome, str(error)) from None
-        outcome.subject = names.text(wanted.subject)
+        outcome.wanted = wanted
         key = wanted.public_key
         if not isinstance(key, rsa.RSAPublicKey):
             raise ScepFailure(FailInfo.BAD_ALG, "the requested key is not RSA")
@@ -119,10 +119,3 @@ def _unreadable(outcome: Outcome, reason: str) -> ScepFailure:
     """
     outcome.reason = reason
     return ScepFailure(FailInfo.BAD_MESSAGE_CHECK, UNREADABLE)
-
-
-def _name(certificate: x509.Certificate) -> str:
-    try:
-        return names.text(certificate.subject)
-    except (ValueError, TypeError):
-        return "(unreadable)"

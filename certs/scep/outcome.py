@@ -1,14 +1,20 @@
 """What one PKIOperation came to: the facts of its log line, gathered on the way."""
 
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
 from cryptography import x509
 
+from certs import cms, names
 from certs.algorithms import Cipher
+from certs.csr import CertificateRequest
 from certs.errors import ScepFailure
 from certs.scep.message import PkiRequest
+
+log = structlog.get_logger()
 
 
 @dataclass(slots=True)
@@ -17,16 +23,23 @@ class Outcome:
 
     request: PkiRequest
     cipher: Cipher | None
-    signer: str | None = None
-    subject: str | None = None
+    signer: x509.Certificate | None = None
+    wanted: CertificateRequest | None = None
     certificate: x509.Certificate | None = None
     resent: bool = False
     failure: ScepFailure | None = None
     reason: str | None = None  # where the log may know more than the client
     started: float = field(default_factory=time.perf_counter)
 
-    def facts(self) -> dict[str, Any]:
-        """The fields of the log line; without certificate and failure the request waits."""
+    def log(self) -> None:
+        """One line, at level warning for a refusal; nothing is put into words where nobody wants to read it."""
+        level = logging.WARNING if self.failure else logging.INFO
+        if log.is_enabled_for(level):
+            log.log(level, "scep_transaction", **self._facts())
+
+    def _facts(self) -> dict[str, Any]:
+        """The fields of the line; without certificate and failure the request waits."""
+        subject = None if self.wanted is None else names.text(self.wanted.subject)
         result: dict[str, Any] = {"outcome": "pending"}
         if self.failure is not None:
             result = {
@@ -45,8 +58,19 @@ class Outcome:
             "message_type": self.request.message_type,
             "cipher": self.cipher,
             "digest": self.request.digest,
-            "signer": self.signer,
-            "subject": self.subject,
+            "signer": self._signer(subject),
+            "subject": subject,
             **result,
             "ms": round((time.perf_counter() - self.started) * 1000, 2),
         }
+
+    def _signer(self, subject: str | None) -> str | None:
+        """Its name; most clients sign under the name that they ask for."""
+        if self.signer is None:
+            return None
+        if self.wanted is not None and cms.subject_der(self.signer) == self.wanted.subject_der:
+            return subject
+        try:
+            return names.text(self.signer.subject)
+        except (ValueError, TypeError):
+            return "(unreadable)"

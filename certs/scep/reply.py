@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from cryptography import x509
 
+from certs.algorithms import Cipher
 from certs.ca import CertificateAuthority
 from certs.clock import Clock
 from certs.errors import ScepFailure
@@ -33,12 +34,14 @@ class Replies:
         request: PkiRequest,
         certificate: x509.Certificate,
         recipient: x509.Certificate,
+        cipher: Cipher,
         fault: Action | None = None,
     ) -> bytes:
-        """The certificate, encrypted to the signer of the request with the request's own algorithms."""
+        """The certificate, encrypted to the signer of the request with the cipher of the request."""
         if _is(fault, ServerFault.FOREIGN_KEY_LEAF):
             certificate = self.ca.issue(self.ra.certificate.public_key(), certificate.subject)  # type: ignore[arg-type]
-        cipher = "des" if _is(fault, ServerFault.DES_ANSWER) else request.cipher or "aes128"
+        if _is(fault, ServerFault.DES_ANSWER):
+            cipher = "des"
         return encode_success(certificate, recipient, cipher=cipher, **self._frame(request, fault))
 
     def pending(self, request: PkiRequest, fault: Action | None = None) -> bytes:

@@ -179,7 +179,7 @@ class ScepServer:
             except ScepFailure as failure:
                 outcome.failure = failure
                 reply = self._replies.failure(request, failure, action)
-        (log.warning if outcome.failure else log.info)("scep_transaction", **outcome.facts())
+        outcome.log()
         return web.Response(body=spoilt(reply, action), content_type=PKI_MESSAGE)
 
     async def _enroll(self, request: PkiRequest, outcome: Outcome, fault: Action | None) -> bytes:
@@ -208,7 +208,8 @@ class ScepServer:
                 raise self._cannot_look_up(request, outcome)
         if certificate is None:
             return self._replies.pending(request, fault)
-        reply = self._replies.success(request, certificate, signer, fault)
+        cipher = outcome.cipher or "aes128"
+        reply = self._replies.success(request, certificate, signer, cipher, fault)
         outcome.certificate = certificate
         return reply
 

@@ -8,8 +8,7 @@ sees the first one's certificate (certificates.md 1.7, 1.9). A poll holds none o
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Hashable
-from contextlib import asynccontextmanager
+from collections.abc import Hashable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -52,12 +51,12 @@ class Transactions:
     def __len__(self) -> int:
         return len(self._answered) + len(self._waiting)
 
-    def certificate(self, key: TransactionKey) -> x509.Certificate | None:
-        """What was issued to it. Raises the ScepFailure with which a waiting request ended."""
+    def find(self, key: TransactionKey) -> x509.Certificate | WaitingRequest | None:
+        """What was issued to it, or the request that waits. Raises the ScepFailure with which one that waited ended."""
         self._forget_old()
         found = self._answered.get(key)
         if found is None:
-            return None
+            return self._waiting.get(key)
         if isinstance(found[1], ScepFailure):
             raise ScepFailure(found[1].fail_info, found[1].text)
         return found[1]
@@ -67,10 +66,6 @@ class Transactions:
         self._waiting.pop(key, None)
         self._answered[key] = (self._clock.now(), answer)
         self._forget_old()
-
-    def waiting(self, key: TransactionKey) -> WaitingRequest | None:
-        self._forget_old()
-        return self._waiting.get(key)
 
     def wait(self, key: TransactionKey, request: WaitingRequest, signer: rsa.RSAPublicKey) -> None:
         """Keep it until it is decided; polls for it are signed by `signer`."""
@@ -103,18 +98,40 @@ class Turns:
     """One at a time per key, so that what is checked is still true when it is acted upon."""
 
     def __init__(self) -> None:
-        self._locks: dict[Hashable, tuple[asyncio.Lock, int]] = {}
+        self._turns: dict[Hashable, _Turn] = {}
 
-    @asynccontextmanager
-    async def take(self, key: Hashable) -> AsyncIterator[None]:
-        lock, waiting = self._locks.get(key, (asyncio.Lock(), 0))
-        self._locks[key] = (lock, waiting + 1)
+    def take(self, key: Hashable) -> "_Turn":
+        """An async context manager; it waits until all that took the same key before have left."""
+        turn = self._turns.get(key)
+        if turn is None:
+            turn = self._turns[key] = _Turn(self._turns, key)
+        return turn
+
+
+class _Turn:
+    """Of one key, while anybody has or awaits it."""
+
+    __slots__ = ("_key", "_lock", "_turns", "_users")
+
+    def __init__(self, turns: "dict[Hashable, _Turn]", key: Hashable) -> None:
+        self._turns = turns
+        self._key = key
+        self._lock = asyncio.Lock()
+        self._users = 0
+
+    async def __aenter__(self) -> None:
+        self._users += 1
         try:
-            async with lock:
-                yield
-        finally:
-            lock, waiting = self._locks[key]
-            if waiting == 1:
-                del self._locks[key]
-            else:
-                self._locks[key] = (lock, waiting - 1)
+            await self._lock.acquire()
+        except BaseException:
+            self._leave()
+            raise
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._lock.release()
+        self._leave()
+
+    def _leave(self) -> None:
+        self._users -= 1
+        if not self._users:
+            del self._turns[self._key]

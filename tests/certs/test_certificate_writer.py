@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from certs import names
-from certs.certificate_profile import SIMULATED, distribution_point, profile
-from certs.certificate_writer import write_certificate
-from certs.keys import PrivateKey, generate
+from certs.certificate_profile import SIMULATED, distribution_point, key_identifier, profile
+from certs.certificate_writer import encode_extension, write_certificate
+from certs.keys import PrivateKey, generate, spki_der
 from tests.support import openssl, rsa_key
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -41,7 +41,8 @@ def facts(key: PrivateKey, **changes: Any) -> dict[str, Any]:
         "start": START,
         "end": START + timedelta(days=365),
         "extensions": [
-            *profile(rsa_key(2).public_key(), False, None, ()),
+            *profile(True, False, None, ()),
+            identifier(rsa_key(2)),
             (SIMULATED, False),
             (distribution_point("http://ca.example.com/crl/a.crl"), False),
             (alternative, True),
@@ -49,6 +50,25 @@ def facts(key: PrivateKey, **changes: Any) -> dict[str, Any]:
         "key": key,
         "digest": "sha256",
     } | changes
+
+
+def identifier(key: PrivateKey) -> tuple[x509.ExtensionType, bool]:
+    return key_identifier(spki_der(key.public_key())), False
+
+
+def by_template(said: dict[str, Any]) -> x509.Certificate:
+    written = write_certificate(
+        issuer=said["issuer"].public_bytes(),
+        subject=said["subject"].public_bytes(),
+        spki=spki_der(said["public_key"]),
+        serial_number=said["serial_number"],
+        start=said["start"],
+        end=said["end"],
+        extensions=[encode_extension(*extension) for extension in said["extensions"]],
+        key=said["key"],
+        digest=said["digest"],
+    )
+    return x509.load_der_x509_certificate(written)
 
 
 def by_builder(said: dict[str, Any]) -> x509.Certificate:
@@ -70,7 +90,7 @@ def by_builder(said: dict[str, Any]) -> x509.Certificate:
 @pytest.mark.parametrize("kind", KEYS)
 def test_the_signed_part_is_that_of_the_builder_byte_for_byte(kind: str, digest: str) -> None:
     said = facts(KEYS[kind], digest=digest)
-    ours, theirs = write_certificate(**said), by_builder(said)
+    ours, theirs = by_template(said), by_builder(said)
     assert ours.tbs_certificate_bytes == theirs.tbs_certificate_bytes
     assert ours.signature_algorithm_oid == theirs.signature_algorithm_oid
     assert ours.signature_hash_algorithm is not None
@@ -93,7 +113,7 @@ def test_the_signed_part_is_that_of_the_builder_byte_for_byte(kind: str, digest:
 )
 def test_each_corner_is_that_of_the_builder(changes: dict[str, Any]) -> None:
     said = facts(KEYS["p256"], **changes)
-    ours, theirs = write_certificate(**said), by_builder(said)
+    ours, theirs = by_template(said), by_builder(said)
     assert ours.tbs_certificate_bytes == theirs.tbs_certificate_bytes
 
 
@@ -105,17 +125,13 @@ def test_openssl_verifies_the_signature(kind: str, tmp_path: Path) -> None:
         key,
         subject=ISSUER,
         public_key=key.public_key(),
-        extensions=profile(key.public_key(), True, None, ()),
+        extensions=[*profile(kind == "rsa", True, None, ()), identifier(key)],
         start=datetime.now(UTC) - timedelta(days=1),
     )
-    (tmp_path / "root.pem").write_bytes(
-        write_certificate(**root).public_bytes(serialization.Encoding.PEM)
-    )
-    leaf = facts(key, extensions=[*profile(rsa_key(2).public_key(), False, None, ())])
+    (tmp_path / "root.pem").write_bytes(by_template(root).public_bytes(serialization.Encoding.PEM))
+    leaf = facts(key, extensions=[*profile(True, False, None, ()), identifier(rsa_key(2))])
     leaf["start"] = root["start"]
-    (tmp_path / "leaf.pem").write_bytes(
-        write_certificate(**leaf).public_bytes(serialization.Encoding.PEM)
-    )
+    (tmp_path / "leaf.pem").write_bytes(by_template(leaf).public_bytes(serialization.Encoding.PEM))
     said = openssl("verify", "-CAfile", str(tmp_path / "root.pem"), str(tmp_path / "leaf.pem"))
     assert said.endswith(b"OK\n")
 
@@ -134,4 +150,10 @@ def test_openssl_verifies_the_signature(kind: str, tmp_path: Path) -> None:
 def test_what_no_certificate_can_say_is_a_value_error(changes: dict[str, Any]) -> None:
     assert isinstance(KEYS["p256"], ec.EllipticCurvePrivateKey)
     with pytest.raises(ValueError, match=r"valid|serial|twice"):
-        write_certificate(**facts(KEYS["p256"], **changes))
+        by_template(facts(KEYS["p256"], **changes))
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_the_key_identifier_is_that_of_cryptography(kind: str) -> None:
+    public = KEYS[kind].public_key()
+    assert key_identifier(spki_der(public)) == x509.SubjectKeyIdentifier.from_public_key(public)

@@ -3,6 +3,8 @@
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 
 from certs import der, names
 from certs.errors import MalformedMessage
@@ -102,3 +104,21 @@ def test_key_usage_bits_are_those_of_the_payload() -> None:
     assert (encryption.digital_signature, encryption.key_encipherment) == (False, True)
     assert both.public_bytes() == bytes.fromhex("030205a0")
     assert names.key_usage(0) is None
+
+
+VALUES = st.one_of(
+    st.text(min_size=1, max_size=12),
+    st.text(alphabet=' #\\,+<>;"=aZ9.-', min_size=1, max_size=12),
+)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["CN", "O", "2.5.4.5", "0.9.2342.1"]), VALUES), max_size=4)
+)
+def test_a_name_in_words_is_that_of_cryptography(pairs: list[tuple[str, str]]) -> None:
+    try:
+        name = names.from_subject([[[kind, value]] for kind, value in pairs])
+    except MalformedMessage:
+        return
+    assert names.rfc4514(name) == name.rfc4514_string()
+    assert names.text(name) == ",".join(rdn.rfc4514_string() for rdn in name.rdns)

@@ -446,7 +446,7 @@ async def test_memory_of_transactions_is_bounded(monkeypatch: pytest.MonkeyPatch
         for transaction in ("A", "B", "C", "D"):
             await post(scep_door, pkcs_req(scep_door, transaction_id=transaction))
         assert len(scep_door.server._issuance.transactions) == 2
-        assert scep_door.server._issuance._turns._locks == {}
+        assert scep_door.server._issuance._turns._turns == {}
 
 
 async def test_the_served_chain_of_an_intermediate_leads_the_device_to_the_root() -> None:
