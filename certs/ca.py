@@ -30,7 +30,12 @@ from certs.certificate_profile import (
     signature_hash,
     simulated_mark,
 )
-from certs.certificate_writer import EncodedExtension, encode_extension, write_certificate
+from certs.certificate_writer import (
+    EncodedExtension,
+    encode_extension,
+    encode_key_identifier,
+    write_certificate,
+)
 from certs.clock import Clock
 from certs.errors import MalformedMessage, UntrustedCertificate
 from certs.identity import Identity, _matching
@@ -214,7 +219,7 @@ class CertificateAuthority:
         is_rsa = isinstance(public_key, rsa.RSAPublicKey)
         wanted = [
             *self._shared(is_rsa, ca, key_usage, tuple(extended_key_usage), self.crl_url),
-            encode_extension(key_identifier(spki), False),
+            encode_key_identifier(key_identifier(spki)),
         ]
         if alternative_names:
             # RFC 5280, section 4.2.1.6: critical where the subject says nothing.
@@ -364,9 +369,9 @@ def _ca_certificate(
     name, spki = subject.public_bytes(), spki_der(key.public_key())
     wanted = [
         *profile(isinstance(key, rsa.RSAPrivateKey), True, None, ()),
-        (key_identifier(spki), False),
         *marks,
     ]
+    extensions = [encode_extension(extension, critical) for extension, critical in wanted]
     written = write_certificate(
         issuer=name,
         subject=name,
@@ -374,7 +379,7 @@ def _ca_certificate(
         serial_number=random_serial(),
         start=start,
         end=end,
-        extensions=[encode_extension(extension, critical) for extension, critical in wanted],
+        extensions=[*extensions, encode_key_identifier(key_identifier(spki))],
         key=key,
         digest=signature_hash(key).name,
     )

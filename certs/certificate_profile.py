@@ -5,7 +5,7 @@
 
 import hashlib
 import ipaddress
-import secrets
+import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -25,7 +25,7 @@ SIMULATED: Final = x509.UnrecognizedExtension(SIMULATED_OID, b"\x0c\x09SIMULATED
 
 def random_serial() -> int:
     """128 random bits, positive, never zero (RFC 5280, section 4.1.2.2 allows 20 octets)."""
-    return secrets.randbits(128) or 1
+    return int.from_bytes(os.urandom(16)) or 1
 
 
 def key_usage(*names: str) -> x509.KeyUsage:
@@ -73,10 +73,10 @@ def profile(
     return extensions
 
 
-def key_identifier(spki: bytes) -> x509.SubjectKeyIdentifier:
+def key_identifier(spki: bytes) -> bytes:
     """Of a key as SubjectPublicKeyInfo: the SHA-1 of its bits (RFC 5280, section 4.2.1.2, method 1)."""
     bits = der.read(spki).children()[1].bits()
-    return x509.SubjectKeyIdentifier(hashlib.sha1(bits, usedforsecurity=False).digest())
+    return hashlib.sha1(bits, usedforsecurity=False).digest()
 
 
 def signature_hash(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384 | hashes.SHA512:

@@ -35,6 +35,14 @@ def encode_extension(extension: x509.ExtensionType, critical: bool) -> EncodedEx
     return EncodedExtension(extension.oid, written)
 
 
+SKI: Final = x509.SubjectKeyIdentifier.oid
+
+
+def encode_key_identifier(key_identifier: bytes) -> EncodedExtension:
+    """SubjectKeyIdentifier of 20 bytes, which every certificate has another one of."""
+    return EncodedExtension(SKI, b"0\x1d\x06\x03U\x1d\x0e\x04\x16\x04\x14" + key_identifier)
+
+
 def write_certificate(
     *,
     issuer: bytes,

@@ -78,7 +78,10 @@ OF_SIGNING_TIME: Final = der.oid(SIGNING_TIME)
 
 def attribute(dotted: str, value: bytes) -> bytes:
     """Attribute with one value, a whole DER element."""
-    return der.sequence(der.oid(dotted), der.tlv(der.SET, value))
+    name = der.oid(dotted)
+    if len(name) + len(value) < 0x7E:  # all that is usual, in one go
+        return b"0%c%b1%c%b" % (len(name) + len(value) + 2, name, len(value), value)
+    return der.sequence(name, der.tlv(der.SET, value))
 
 
 CONTENT_IS_DATA: Final = attribute(CONTENT_TYPE, OF_DATA)

@@ -5,7 +5,7 @@ the latter), BER. Whatever is wrong with key or content ends in the same `Cannot
 peer that can tell the cases apart can decrypt by asking.
 """
 
-import secrets
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -63,7 +63,7 @@ def encrypt(
     that Apple's clients take.
     """
     chosen = CIPHERS[cipher]
-    drawn = secrets.token_bytes(chosen.key_size + chosen.block_size)
+    drawn = os.urandom(chosen.key_size + chosen.block_size)
     key, iv = drawn[: chosen.key_size], drawn[chosen.key_size :]
     context = CipherContext(chosen.new(key), CBC(iv)).encryptor()
     missing = chosen.block_size - len(content) % chosen.block_size
@@ -214,7 +214,7 @@ def _unwrap(recipient: list[der.Node], identity: Identity, size: int) -> bytes:
     """The content key, or a random one in its place."""
     scheme = _transport_scheme(recipient[2])
     wrapped = recipient[3].expect(der.OCTET_STRING, 0x24).octets()
-    substitute = secrets.token_bytes(size)
+    substitute = os.urandom(size)
     if not isinstance(identity.key, rsa.RSAPrivateKey):
         raise CannotDecrypt(ENVELOPE)
     try:

@@ -152,7 +152,8 @@ def _digits(moment: datetime) -> bytes:
 
 def time(moment: datetime) -> bytes:
     """UTCTime for 1950 to 2049, else GeneralizedTime (RFC 5652, section 11.3)."""
-    return utc_time(moment) if 1950 <= moment.year < 2050 else generalized_time(moment)
+    digits = _digits(moment)
+    return b"\x17\x0d" + digits[2:] if b"1950" <= digits < b"2050" else b"\x18\x0f" + digits
 
 
 def context(number: int, *content: bytes, constructed: bool = True) -> bytes:

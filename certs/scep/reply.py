@@ -1,5 +1,6 @@
 """Writing CertReps: SUCCESS, PENDING and FAILURE of one server, and each of them spoilt where a fault says so."""
 
+import os
 import secrets
 from dataclasses import dataclass
 
@@ -56,7 +57,7 @@ class Replies:
         digest = request.digest if request.digest.startswith("sha") else "sha256"
         frame: ReplyFrame = {
             "transaction_id": request.transaction_id,
-            "sender_nonce": secrets.token_bytes(16),
+            "sender_nonce": os.urandom(16),
             "recipient_nonce": request.sender_nonce,
             "signer": self.ra,
             "digest": digest,

@@ -11,7 +11,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from certs import names
 from certs.certificate_profile import SIMULATED, distribution_point, key_identifier, profile
-from certs.certificate_writer import encode_extension, write_certificate
+from certs.certificate_writer import (
+    encode_extension,
+    encode_key_identifier,
+    write_certificate,
+)
 from certs.keys import PrivateKey, generate, spki_der
 from tests.support import openssl, rsa_key
 
@@ -53,7 +57,7 @@ def facts(key: PrivateKey, **changes: Any) -> dict[str, Any]:
 
 
 def identifier(key: PrivateKey) -> tuple[x509.ExtensionType, bool]:
-    return key_identifier(spki_der(key.public_key())), False
+    return x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False
 
 
 def by_template(said: dict[str, Any]) -> x509.Certificate:
@@ -156,4 +160,6 @@ def test_what_no_certificate_can_say_is_a_value_error(changes: dict[str, Any]) -
 @pytest.mark.parametrize("kind", KEYS)
 def test_the_key_identifier_is_that_of_cryptography(kind: str) -> None:
     public = KEYS[kind].public_key()
-    assert key_identifier(spki_der(public)) == x509.SubjectKeyIdentifier.from_public_key(public)
+    identifier = x509.SubjectKeyIdentifier.from_public_key(public)
+    assert key_identifier(spki_der(public)) == identifier.digest
+    assert encode_key_identifier(identifier.digest) == encode_extension(identifier, False)
