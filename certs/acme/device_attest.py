@@ -33,6 +33,11 @@ MAX_IDENTIFIER: Final = 1024  # characters
 
 Unattested = Literal["none", "empty", "object", "error"]
 
+# The head of a CBOR item: its kind in three bits, then its length or what says how long that is (RFC 8949, section 3).
+_STRINGS: Final = (2, 3)
+_TAG: Final = 6
+_INDEFINITE: Final = 31
+
 # `identity` or `identity/assigner-OID`; no slash inside either (the draft, section 3).
 _IDENTIFIER: Final = re.compile(r"[^/]+(/[0-2](\.(0|[1-9][0-9]*))+)?")
 
@@ -53,9 +58,10 @@ class AttestationObject:
         """Extra members and indefinite lengths pass. Raises MalformedMessage."""
         if len(data) > MAX_ATTESTATION_BYTES:
             raise MalformedMessage("attObj", f"at most {MAX_ATTESTATION_BYTES} bytes", len(data))
+        _refuse_tags(data)
         try:
             value = cbor2.loads(data)
-        except Exception as error:  # cbor2 builds dates, patterns, addresses… out of foreign bytes
+        except Exception as error:
             raise MalformedMessage("attObj", "CBOR", str(error)) from error
         frame = _map(value, "attObj")
         format_ = frame.get("fmt")
@@ -71,6 +77,27 @@ class AttestationObject:
                 "attObj.attStmt.x5c", f"at most {MAX_CERTIFICATES} certificates", len(certificates)
             )
         return cls(format_, tuple(certificates))
+
+
+def _refuse_tags(data: bytes) -> None:
+    """Raises MalformedMessage at the first tag; WebAuthn has none (CTAP 2.1, section 8).
+
+    cbor2 builds whatever a tag asks for: numbers that cannot be printed, and lists inside themselves, which fill all memory
+    when they are printed or hashed. Heads stand one after the other in CBOR, so that no nesting needs to be followed.
+    """
+    at = 0
+    while at < len(data):
+        kind, length = data[at] >> 5, data[at] & 31
+        at += 1
+        argument = length
+        if 24 <= length <= 27:  # it follows, in 1, 2, 4 or 8 bytes
+            size = 1 << (length - 24)
+            argument = int.from_bytes(data[at : at + size], "big")
+            at += size
+        if kind == _TAG:
+            raise MalformedMessage("attObj", "CBOR without tags", f"tag {argument}")
+        if kind in _STRINGS and length != _INDEFINITE:
+            at += argument
 
 
 def freshness(token: str) -> bytes:

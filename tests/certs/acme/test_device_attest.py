@@ -151,6 +151,38 @@ def test_garbage_raises_only_malformed_message(data: bytes) -> None:
         AttestationObject.decode(data)
 
 
+def _in_themselves(depth: int) -> bytes:
+    """Lists of two, each twice in the next: cbor2 makes a few objects of it, printing or hashing them 2**depth."""
+    opened = b"\xd8\x1c\x82" * depth + b"\x61a\x61b"  # tag 28: may be referred to
+    return opened + b"".join(b"\xd8\x1d" + cbor2.dumps(level) for level in range(depth - 1, 0, -1))
+
+
+TAGGED = {
+    "a number that cannot be printed": cbor2.dumps({"fmt": 2**60000, "attStmt": {}}),
+    "among the certificates": cbor2.dumps({"fmt": "apple", "attStmt": {"x5c": [2**60000]}}),
+    "lists inside themselves": b"\xa2\x63fmt" + _in_themselves(60) + b"\x67attStmt\xa0",
+    "lists inside themselves as a name": b"\xa1" + _in_themselves(60) + b"\x01",
+    "after an indefinite text": b"\xa1\x63fmt\x7f\x61a\xff\xc1\x01",
+    "after numbers of each length": b"\x88\x18\x01\x19\xc1\xc1\x1a"
+    + b"\xc1" * 4
+    + b"\xfb"
+    + b"\xc1" * 9,
+}
+
+
+@pytest.mark.parametrize("data", TAGGED.values(), ids=TAGGED)
+def test_a_tag_is_refused_before_anything_is_built_of_it(data: bytes) -> None:
+    with pytest.raises(MalformedMessage, match="attObj: expected CBOR without tags"):
+        AttestationObject.decode(data)
+
+
+def test_bytes_that_look_like_a_tag_are_none() -> None:
+    certificate = b"\xc1\xd8\x1c" * 100
+    assert AttestationObject.decode(AttestationObject("apple", (certificate,)).encode()) == (
+        AttestationObject("apple", (certificate,))
+    )
+
+
 def test_freshness_is_the_hash_of_the_tokens_characters() -> None:
     """Not of the bytes it encodes, and not of the key authorization (certificates.md 0.8)."""
     assert freshness(TOKEN) == hashlib.sha256(TOKEN.encode("ascii")).digest()
