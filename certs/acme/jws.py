@@ -84,7 +84,10 @@ def from_base64url(value: object, field: str) -> bytes:
 def json_object(data: bytes, field: str) -> Json:
     """One JSON object in UTF-8 whose names are unique. Raises MalformedMessage."""
     try:
-        value = _DECODER.decode(data.decode())
+        text = data.decode()
+        value = _DECODER.decode(text)
+        if "\\u" in text:  # half of a surrogate pair is no character, and UTF-8 has no bytes for it
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise MalformedMessage(field, "a JSON object", str(error)) from error
     if not isinstance(value, dict):

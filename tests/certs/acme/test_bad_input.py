@@ -308,6 +308,21 @@ async def test_deep_json_is_malformed_wherever_it_stands(where: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"contact":["mailto:\\ud800@b.example"]}',
+        b'{"identifiers":[{"type":"x","value":"\\udfff"},{"type":"x","value":"b"}]}',
+    ],
+    ids=["account", "new-order"],
+)
+async def test_half_a_surrogate_pair_is_malformed_and_not_kept(payload: bytes) -> None:
+    async with an_order() as (_, client, _):
+        path = (client.kid or "") if b"contact" in payload else "new-order"
+        assert problem_of(await client.post(path, payload))[:2] == (400, "malformed")
+        assert (await client.post(client.kid or "", None)).status == 200
+
+
+@pytest.mark.parametrize(
     "opening",
     [b"\x81", b"\xa1\x01", b"\x9f", b"\xbf\x01", b"\xc1", b"\xd8\x1d", b"\xa1\x63fmt", b"\x5f"],
     ids=["array", "map", "open-array", "open-map", "date", "shared", "format", "open-bytes"],

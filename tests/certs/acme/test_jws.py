@@ -200,11 +200,17 @@ def test_a_bad_frame_is_malformed(changed: dict[str, Any], reason: str) -> None:
         b'{"a":1,"a":2}',
         b'{"a":NaN}',
         b"1" * 9999,
+        b'{"a":"\\ud800"}',
+        b'{"\\udc00":[{}]}',
     ],
 )
 def test_what_is_no_json_object_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedMessage, match="expected a JSON object"):
         json_object(body, "JWS")
+
+
+def test_a_surrogate_pair_is_one_character() -> None:
+    assert json_object(rb'{"a":"\ud83d\ude00 \\ud800"}', "JWS") == {"a": "\U0001f600 \\ud800"}
 
 
 @given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
