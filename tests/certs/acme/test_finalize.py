@@ -93,6 +93,10 @@ BAD_REQUESTS = {
     "garbage": (b"no csr", "certificate request"),
     "empty": (b"", "certificate request"),
     "name": (csr.build(KEY, name("somebody")), "the common name is neither"),
+    "name-before-its-own": (
+        csr.build(KEY, x509.Name([*name("somebody"), *name(SERIAL)])),
+        "the common name is neither",
+    ),
     "alternative-name": (
         csr.build(KEY, name(SERIAL), alternative_names=[x509.DNSName("a.example")]),
         "a subject alternative name is not the order's identifier",
