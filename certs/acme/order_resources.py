@@ -83,7 +83,7 @@ class OrderResources:
                 raise problem("rejectedIdentifier", error.reason) from error
         if self._policy.authz_reuse:
             proved = self._book.proved(account, identifier)
-            if proved is not None:
+            if proved is not None and proved.is_for(grant):
                 return proved
         return self._book.new_authorization(account, identifier, challenge_type, grant)
 
@@ -165,6 +165,8 @@ class OrderResources:
     ) -> x509.Certificate:
         """The host is asked once more, as a one-time identifier may have been used meanwhile, and told at the end."""
         grant = await self._devices.authorize(device.identifier.value)
+        if not device.is_for(grant):
+            raise ChallengeRefused("the identifier stands for another device by now")
         subject = self._subject_for(grant, request) if self._subject_for else request.subject
         certificate = self._ca.issue(
             request.public_key,

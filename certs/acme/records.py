@@ -79,6 +79,13 @@ class AuthorizationRecord:
             and self.status(now) is AuthorizationStatus.PENDING
         )
 
+    def is_for(self, grant: Grant | None) -> bool:
+        """Whether it was judged for the device that the host has in mind now."""
+        if self.grant is None or grant is None:
+            return self.grant is grant
+        judged, now = self.grant, grant
+        return (judged.serial_number, judged.udid) == (now.serial_number, now.udid)
+
     def prove(self, found: Attestation | None, now: datetime, polls: int = 0) -> None:
         """The challenge is met: by an attestation, by a web server's answer, or by policy without either."""
         facts = [self.identifier.value]

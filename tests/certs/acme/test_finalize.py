@@ -11,6 +11,7 @@ from certs import csr
 from certs.acme.device_attest import (
     permanent_identifier_name,
 )
+from certs.acme.policy import AcmePolicy
 from certs.authorize import Grant, KnownDevices
 from certs.ca import CertificateAuthority
 from certs.certificate_profile import key_usage
@@ -193,6 +194,21 @@ async def test_a_one_time_identifier_gives_one_certificate() -> None:
         late = problem_of(await orders[1].finalize(CSR))
         assert late == (403, "unauthorized", "no device has this identifier")
         assert await orders[1].states() == ("invalid", "invalid", "invalid")
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+async def test_an_attestation_counts_for_the_device_that_it_was_judged_for(reuse: bool) -> None:
+    devices = KnownDevices({CODE: Grant(reference="x", serial_number=SERIAL, udid=UDID)})
+    async with open_world(devices=devices, policy=AcmePolicy(authz_reuse=reuse)) as world:
+        client = await RawClient(world).register()
+        order = await client.order(CODE)
+        await order.attested(KEY)
+        devices.devices[CODE] = Grant(reference="x", serial_number="SIM0000002", udid="another")
+        assert (await client.order(CODE)).authorization != order.authorization
+        late = problem_of(await order.finalize(CSR))
+        assert await order.states() == ("invalid", "invalid", "invalid")
+    assert late == (403, "unauthorized", "the identifier stands for another device by now")
+    assert (devices.issued_to, world.ca.index.count) == ([], 0)
 
 
 async def test_a_certificate_that_the_host_refuses_is_revoked() -> None:
