@@ -90,13 +90,19 @@ def dns_names(order: OrderRecord) -> list[x509.GeneralName]:
 
 
 def named_in(certificate: x509.Certificate) -> list[str]:
-    """The DNS names that a certificate is for."""
+    """The DNS names that a certificate is for, its common names among them; none where it has names of another kind, too."""
     try:
         found = certificate.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
     except x509.ExtensionNotFound:
         return []
     assert isinstance(found.value, x509.SubjectAlternativeName)
-    return list(found.value.get_values_for_type(x509.DNSName))
+    if not all(isinstance(name, x509.DNSName) for name in found.value):
+        return []
+    called = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return [
+        *found.value.get_values_for_type(x509.DNSName),
+        *(str(one.value).lower() for one in called),
+    ]
 
 
 def pem_chain(certificates: Iterable[x509.Certificate]) -> bytes:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
@@ -411,3 +412,29 @@ async def test_whoever_proved_its_names_revokes_a_certificate_whose_order_is_for
             await enroll(whole, *names)
             await whole.revoke(old)
             assert set(world.ca.index.revoked) == {old.serial_number}
+
+
+@pytest.mark.parametrize(
+    ("subject", "names"),
+    [
+        (name("a.example"), [x509.IPAddress(IPv4Address("127.0.0.1"))]),
+        (name("00008120-000000000000001E"), []),
+        (x509.Name([*name("b.example"), *name("a.example")]), []),
+    ],
+    ids=["address", "common-name", "first-common-name"],
+)
+async def test_a_name_that_is_not_proved_keeps_another_account_from_revoking(
+    subject: x509.Name, names: list[x509.GeneralName]
+) -> None:
+    """The CA has other doors than ACME: what they issue may name more than http-01 can prove."""
+    async with open_web_world() as (world, shown):
+        client = world.client()
+        await client.enroll_names(request("a.example"), names=["a.example"], publish=shown.publish)
+        theirs = world.ca.issue(
+            generate("p256").public_key(),
+            subject,
+            alternative_names=[x509.DNSName("a.example"), *names],
+        )
+        with pytest.raises(AcmeProblem, match="unauthorized"):
+            await client.revoke(theirs)
+        assert world.ca.index.revoked == {}
