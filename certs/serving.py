@@ -144,6 +144,7 @@ class CertsServer:
             options.devices,
             attestation_roots=options.attestation_roots,
             clock=self._clock,
+            earlier=folder.generations.all[:-1],
             allow_unattested=options.allow_unattested,
             faults=options.faults,
             certificate_days=options.certificate_days,

@@ -310,6 +310,7 @@ class MdmServer:
             AcmeIdentifiers(store, clock),
             attestation_roots=self._attestation_roots,
             clock=clock,
+            earlier=authority.acme_generations.all[:-1],
             allow_unattested=settings.allow_unattested,
             faults=self._faults,
             subject_for=subject_for,

@@ -1,5 +1,6 @@
 """The certificate's resources of an ACME server: download and revokeCert (RFC 8555, sections 7.4.2 and 7.6)."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -42,12 +43,14 @@ class CertificateResources:
         policy: AcmePolicy,
         *,
         ca: CertificateAuthority,
+        earlier: Sequence[CertificateAuthority],
         orders: OrderResources,
     ) -> None:
         self._door = door
         self._book = book
         self._policy = policy
         self._ca = ca
+        self._generations = (ca, *earlier)
         self._orders = orders
 
     def add_routes(self, app: web.Application) -> None:
@@ -81,18 +84,17 @@ class CertificateResources:
         payload = call.signed.fields()
         certificate = _certificate_of(payload)
         code = optional(payload, "reason", int) or 0
-        try:
-            certificate.verify_directly_issued_by(self._ca.certificate)
-        except (*UNREADABLE, InvalidSignature):
-            raise AcmeProblem("malformed", "this CA did not issue it", status=404) from None
+        issuer = next((ca for ca in self._generations if _issued_by(ca, certificate)), None)
+        if issuer is None:
+            raise AcmeProblem("malformed", "this CA did not issue it", status=404)
         if not self._may_revoke(call, certificate):
             raise problem("unauthorized", "neither the certificate's account nor its key signed")
         if code not in REASONS:
             allowed = ", ".join(str(known) for known in REASONS)
             raise problem("badRevocationReason", f"reason {code} is none of {allowed}")
-        if self._ca.is_revoked(certificate):
+        if issuer.is_revoked(certificate):
             raise problem("alreadyRevoked", "the certificate is revoked already")
-        self._ca.revoke(certificate, REASONS[code])
+        issuer.revoke(certificate, REASONS[code])
         return web.Response()
 
     def _may_revoke(self, call: Call, certificate: x509.Certificate) -> bool:
@@ -110,6 +112,14 @@ class CertificateResources:
         return bool(identifiers) and all(
             self._book.proved(call.account, identifier) for identifier in identifiers
         )
+
+
+def _issued_by(ca: CertificateAuthority, certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(ca.certificate)
+    except (*UNREADABLE, InvalidSignature):
+        return False
+    return True
 
 
 def _certificate_of(payload: jws.Json) -> x509.Certificate:

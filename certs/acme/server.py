@@ -36,6 +36,7 @@ class AcmeServer:
         *,
         attestation_roots: Sequence[x509.Certificate],
         clock: Clock,
+        earlier: Sequence[CertificateAuthority] = (),  # whose certificates may be revoked, too
         allow_unattested: bool = False,
         nonce_rejection: float = 0.0,
         faults: FaultPoint = no_faults,
@@ -78,7 +79,7 @@ class AcmeServer:
                 allow_unattested=allow_unattested,
                 clock=clock,
             ),
-            CertificateResources(*common, ca=ca, orders=orders),
+            CertificateResources(*common, ca=ca, earlier=earlier, orders=orders),
         )
 
     def add_routes(self, app: web.Application, path: str = "/acme") -> None:

@@ -342,6 +342,31 @@ async def test_after_a_roll_over_old_devices_stay_and_new_ones_get_the_new_ca(
         assert (await old.shown())["issuer"] == "MDM ACME CA G2"
 
 
+async def test_after_a_roll_over_whoever_holds_an_old_key_revokes_by_acme_still(
+    tmp_path: Path,
+) -> None:
+    async with world(state=tmp_path) as w:
+        device = w.device()
+        await device.enroll()
+        apple, clock = w.apple, w.clock
+    roll_over(tmp_path, ("acme",), "Simulated MDM", clock=clock)
+    async with world(state=tmp_path, apple=apple, clock=clock) as w:
+        device.world = w
+        assert device.identity is not None
+        trust = TrustSet().with_roots(*w.server.tls_roots)
+        async with HttpDoor(clock=w.clock).session(trust=trust) as session:
+            client = AcmeClient(
+                session, f"{w.server.url}/acme/directory", clock=w.clock, keys=FreshKeys()
+            )
+            await client.revoke(device.identity.certificate, key=device.identity.key)
+        refused(await device.idle(), "is revoked")
+        counts = [
+            len(crl.read((await get(w, f"{w.server.url}/crl/{name}.crl")).body))
+            for name in ("acme", "acme-2")
+        ]
+        assert counts == [1, 0]
+
+
 # What C11, C13, C15 and C17 of the bug list do to us
 
 
