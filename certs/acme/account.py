@@ -11,9 +11,9 @@ from typing import Final, Self
 from certs.acme.fields import optional, present, status_of, texts
 from certs.acme.jws import Json
 from certs.acme.problem import problem
-from certs.errors import MalformedMessage
 
 MAX_CONTACTS: Final = 10
+NOT_VALID: Final = 401  # the HTTP status for an account that is given up (RFC 8555, section 7.3.6)
 
 _MAILBOX: Final = re.compile(r"[^\s@,?]{1,64}@[^\s@,?]{1,255}")
 
@@ -98,12 +98,10 @@ class AccountUpdate:
 
     @classmethod
     def from_fields(cls, fields: Json) -> Self:
-        status = optional(fields, "status", str)
-        if status not in (None, AccountStatus.VALID, AccountStatus.DEACTIVATED):
-            raise MalformedMessage("status", f"{AccountStatus.DEACTIVATED} or nothing", status)
+        # Any other status is ignored, as are members that are not for clients to change.
         return cls(
             contact=texts(fields, "contact") if "contact" in fields else None,
-            deactivate=status == AccountStatus.DEACTIVATED,
+            deactivate=optional(fields, "status", str) == AccountStatus.DEACTIVATED,
         )
 
 

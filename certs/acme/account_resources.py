@@ -7,6 +7,7 @@ from aiohttp import web
 
 from certs.acme import inner_jws
 from certs.acme.account import (
+    NOT_VALID,
     Account,
     AccountStatus,
     AccountUpdate,
@@ -47,7 +48,8 @@ class AccountResources:
         account = self._book.account_of_key(call.key)
         if account is not None:
             if account.status is not AccountStatus.VALID:
-                raise problem("unauthorized", f"the account of this key is {account.status}")
+                reason = f"the account of this key is {account.status}"
+                raise AcmeProblem("unauthorized", reason, status=NOT_VALID)
             return self._show(call, account)
         if wanted.only_return_existing:
             raise problem("accountDoesNotExist", "no account has this key")

@@ -15,7 +15,7 @@ import structlog
 from aiohttp import web
 
 from certs.acme import jws
-from certs.acme.account import AccountStatus
+from certs.acme.account import NOT_VALID, AccountStatus
 from certs.acme.faults import HANDLERS, PROBLEMS, ServerFault
 from certs.acme.jws import Json
 from certs.acme.nonce_store import NonceStore
@@ -195,7 +195,8 @@ class Door:
         if self._nonce_rejection and _chance.random() < self._nonce_rejection:
             raise problem("badNonce", "refused on purpose")
         if call.account is not None and call.account.status is not AccountStatus.VALID:
-            raise problem("unauthorized", f"the account is {call.account.status}")
+            reason = f"the account is {call.account.status}"
+            raise AcmeProblem("unauthorized", reason, status=NOT_VALID)
         fault = self._faults("server", step, call.signed, self._count(call, step))
         if fault is not None and step in HANDLERS.get(fault.name, ()):
             return await handler(replace(call, fault=fault))
