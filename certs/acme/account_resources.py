@@ -39,7 +39,7 @@ class AccountResources:
         door = self._door
         door.key_route(app, "new-account", "new_account", self._new_account)
         door.account_route(app, "account/{id}", "account", self._account)
-        door.account_route(app, "account/{id}/orders", "orders", self._orders)
+        door.read_route(app, "account/{id}/orders", "orders", self._orders)
         door.account_route(app, "key-change", "key_change", self._key_change)
 
     async def _new_account(self, call: Call) -> web.Response:

@@ -55,8 +55,8 @@ class CertificateResources:
 
     def add_routes(self, app: web.Application) -> None:
         door = self._door
-        door.account_route(app, "certificate/{id}", "certificate", self._certificate)
-        door.account_route(app, "certificate/{id}/{chain}", "certificate", self._certificate)
+        door.read_route(app, "certificate/{id}", "certificate", self._certificate)
+        door.read_route(app, "certificate/{id}/{chain}", "certificate", self._certificate)
         door.either_route(app, "revoke-cert", "revoke_cert", self._revoke)
 
     async def _certificate(self, call: Call) -> web.Response:

@@ -56,6 +56,11 @@ class Call:
     def id(self) -> str:
         return self.request.match_info["id"]
 
+    def only_reads(self) -> None:
+        """Raises MalformedMessage unless the request is a POST-as-GET (RFC 8555, section 6.3)."""
+        if not self.signed.is_post_as_get:
+            raise MalformedMessage("payload", "an empty one, as this resource is only read")
+
     @property
     def owner(self) -> AccountRecord:
         """The account that signed; resources other than newAccount and revokeCert always have one."""
@@ -98,9 +103,15 @@ class Door:
         return f"{base}{self._path}/{name}"
 
     def open_route(self, app: web.Application, name: str, step: str, handler: Handler) -> None:
-        """A resource that anyone may GET."""
+        """A resource that anyone may GET, and whoever signs may read by POST-as-GET (RFC 8555, section 6.3)."""
+
+        async def signed_get(call: Call) -> web.Response:
+            call.only_reads()
+            return await handler(call.request)
 
         async def unsigned(request: web.Request) -> web.Response:
+            if request.method == "POST":
+                return await self._pass(await self._somehow(request), step, signed_get)
             _only(request, "GET", "HEAD")
             n = self._unsigned_steps[step] = self._unsigned_steps.get(step, 0) + 1
             fault = self._faults("server", step, None, n)
@@ -132,17 +143,31 @@ class Door:
 
         self._route(app, name, step, signed_by_account)
 
+    def read_route(
+        self, app: web.Application, name: str, step: str, handler: SignedHandler
+    ) -> None:
+        """A resource that accounts only read: by POST-as-GET, and by nothing that says more."""
+
+        async def read(call: Call) -> web.Response:
+            call.only_reads()
+            return await handler(call)
+
+        self.account_route(app, name, step, read)
+
     def either_route(
         self, app: web.Application, name: str, step: str, handler: SignedHandler
     ) -> None:
         """A resource for requests signed in one way or the other."""
 
         async def signed_somehow(request: web.Request) -> web.Response:
-            signed = await self._read(request)
-            call = self._by_key if signed.kid is None else self._by_account
-            return await self._pass(call(request, signed), step, handler)
+            return await self._pass(await self._somehow(request), step, handler)
 
         self._route(app, name, step, signed_somehow)
+
+    async def _somehow(self, request: web.Request) -> Call:
+        signed = await self._read(request)
+        call = self._by_key if signed.kid is None else self._by_account
+        return call(request, signed)
 
     def _by_key(self, request: web.Request, signed: jws.SignedRequest) -> Call:
         return Call(request, signed, jws.from_jwk(signed.jwk), None)

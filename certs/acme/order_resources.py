@@ -60,7 +60,7 @@ class OrderResources:
     def add_routes(self, app: web.Application) -> None:
         door = self._door
         door.account_route(app, "new-order", "new_order", self._new_order)
-        door.account_route(app, "order/{id}", "order", self._order)
+        door.read_route(app, "order/{id}", "order", self._order)
         door.account_route(app, "order/{id}/finalize", "finalize", self._finalize)
 
     async def _new_order(self, call: Call) -> web.Response:

@@ -54,6 +54,37 @@ async def test_new_nonce_gives_a_nonce_and_no_body(method: str, status: int) -> 
     assert response.header("link") == f'<{world.directory}>;rel="index"'
 
 
+async def test_the_directory_and_new_nonce_are_read_by_post_as_get_too() -> None:
+    """RFC 8555, section 6.3: servers must allow both."""
+    async with open_world() as world:
+        client = await RawClient(world).register()
+        open_to_all = fields(await client.get("GET", "directory"))
+        for with_jwk in False, True:
+            directory = await client.post("directory", None, with_jwk=with_jwk)
+            assert fields(directory) == open_to_all
+            nonce = await client.post("new-nonce", None, with_jwk=with_jwk)
+            assert (nonce.status, nonce.body) == (204, b"")
+        forged = problem_of(await client.post("directory", None, key=generate("p256")))
+    assert forged == (400, "malformed", "JWS: signature is not valid")
+
+
+async def test_what_is_only_read_wants_an_empty_payload() -> None:
+    """RFC 8555, section 6.3: POST-as-GET carries nothing, `{}` is another request."""
+    async with open_world() as world:
+        client = await RawClient(world).register()
+        order = await client.order()
+        await order.attested(KEY)
+        await order.finalize(csr.build(KEY, name(SERIAL)))
+        chain = fields(await client.post(order.url, None))["certificate"]
+        readable = [order.url, f"{client.kid}/orders", chain, f"{chain}/0", "directory"]
+        for url in readable:
+            assert (await client.post(url, None)).status == 200
+            for payload in b"{}", b"junk":
+                answer = problem_of(await client.post(url, payload))
+                assert answer[:2] == (400, "malformed")
+                assert answer[2].startswith("payload: expected an empty one")
+
+
 async def test_every_answer_brings_a_nonce_and_the_directory() -> None:
     async with open_world() as world:
         seen: list[HttpResponse] = []
@@ -75,7 +106,7 @@ async def test_every_answer_brings_a_nonce_and_the_directory() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("PUT", "new-order"), ("GET", "order/x"), ("POST", "directory")]
+    ("method", "path"), [("PUT", "new-order"), ("GET", "order/x"), ("PUT", "directory")]
 )
 async def test_another_method_is_not_allowed(method: str, path: str) -> None:
     async with open_world() as world:
