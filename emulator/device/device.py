@@ -148,6 +148,7 @@ class AttestationCache:
     chain: tuple[bytes, ...]  # DER, leaf first
     nonce: bytes | None
     issued_at: datetime
+    anonymous: bool = False  # made under User Enrollment: names no device
 
 
 @dataclass(slots=True, kw_only=True)

@@ -26,7 +26,8 @@ async def device_properties_attestation(
     if not device.hardware.attests:
         return None
     now = surroundings.clock.now()
-    if not _is_due(device.attestation, nonce, now, surroundings.behaviour):
+    anonymous = device.enrollment is not None and device.enrollment.user_enrollment
+    if not _is_due(device.attestation, nonce, anonymous, now, surroundings.behaviour):
         assert device.attestation is not None
         return list(device.attestation.chain)
     freshness = nonce
@@ -39,20 +40,26 @@ async def device_properties_attestation(
             surroundings,
             key.public_key(),
             freshness,
-            anonymous=device.enrollment is not None and device.enrollment.user_enrollment,
+            anonymous=anonymous,
         )
     except EmulatorError as error:
         log.warning("attestation_failed", error=str(error), **device.facts())
         return None
-    device.attestation = AttestationCache(chain=chain, nonce=nonce, issued_at=now)
+    device.attestation = AttestationCache(
+        chain=chain, nonce=nonce, issued_at=now, anonymous=anonymous
+    )
     return list(chain)
 
 
 def _is_due(
-    cache: AttestationCache | None, nonce: bytes | None, now: datetime, behaviour: Behaviour
+    cache: AttestationCache | None,
+    nonce: bytes | None,
+    anonymous: bool,
+    now: datetime,
+    behaviour: Behaviour,
 ) -> bool:
-    """A new one only for a new nonce, and not sooner than seven days after the last."""
-    if cache is None:
+    """A new one only for a new nonce, and not sooner than seven days after the last; at once where the last names too much or too little."""
+    if cache is None or cache.anonymous is not anonymous:
         return True
     if nonce is None or nonce == cache.nonce:
         return False

@@ -67,6 +67,21 @@ async def test_a_leaf_of_user_enrollment_names_no_device() -> None:
         assert secret.encode() not in made[0]
 
 
+async def test_a_personal_enrollment_never_repeats_a_leaf_that_names_the_device() -> None:
+    device = managed_device()
+    assert device.enrollment is not None
+    named, serial_number = device.enrollment, device.hardware.serial_number
+    async with apple_services(device) as apple:
+        around = surroundings(apple=apple)
+        assert leaf(await ask(device, around, b"one") or []).serial_number == serial_number
+        device.enrollment = replace(named, user_enrollment=True)
+        hidden = await ask(thaw(freeze(device)), around, b"one")
+        assert leaf(await ask(device, around, b"one") or []).serial_number is None
+        device.enrollment = named
+        assert leaf(await ask(device, around, b"one") or []).serial_number == serial_number
+    assert serial_number.encode() not in (hidden or [serial_number.encode()])[0]
+
+
 async def test_the_key_of_a_leaf_is_the_systems_and_new_each_time() -> None:
     device, clock = managed_device(), SimulatedClock(CLOCK.now())
     async with apple_services(device) as apple:
