@@ -24,6 +24,7 @@ from certs.errors import AcmeProblem, MalformedMessage
 
 log = structlog.get_logger()
 
+JWS_MEMBERS: Final = ("protected", "payload", "signature")
 CURSOR: Final = "cursor"  # of a page of orders: how many come before it
 
 
@@ -57,8 +58,10 @@ class AccountResources:
         key_id = self._external_account(call, wanted)
         account = self._book.add_account(call.key, wanted.contact)
         account.terms_of_service_agreed = wanted.terms_of_service_agreed
-        if key_id is not None:
-            account.external_account_binding = wanted.external_account_binding
+        binding = wanted.external_account_binding
+        if key_id is not None and binding is not None:
+            # Without what else a client wrote there: it would be kept, and shown, as long as the account.
+            account.external_account_binding = {name: binding[name] for name in JWS_MEMBERS}
             log.info("acme_account", account=account.id, external_key_id=key_id)
         return self._show(call, account, status=201)
 

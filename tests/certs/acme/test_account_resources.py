@@ -257,6 +257,19 @@ async def test_an_account_is_bound_to_an_external_one() -> None:
     assert again.status == 200
 
 
+async def test_of_a_binding_only_the_signature_is_remembered() -> None:
+    """Extra members would be kept for as long as the account, and shown with it."""
+    async with open_world(policy=WITH_EAB) as world:
+        client = RawClient(world)
+        payload = bound(world, client)
+        good = dict(payload["externalAccountBinding"])
+        payload["externalAccountBinding"]["more"] = "x" * 1000
+        raw = encode_json(payload).replace(b'"more"', b'"number":' + b"9" * 30 + b',"more"')
+        response = await client.post("new-account", raw, with_jwk=True)
+        assert response.status == 201
+        assert fields(response)["externalAccountBinding"] == good
+
+
 async def test_without_a_binding_there_is_no_account() -> None:
     async with open_world(policy=WITH_EAB) as world:
         answer = problem_of(await RawClient(world).post("new-account", {}, with_jwk=True))
