@@ -7,6 +7,7 @@ the directory.
 
 import math
 import random
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -32,6 +33,8 @@ log = structlog.get_logger()
 MAX_REQUEST_BYTES: Final = 256 * 1024  # an attestation makes about 3 KB
 RATE_LIMIT_S: Final = 60.0  # what the fault names where nothing is said
 NONCE: Final = "Replay-Nonce"
+
+_ORIGIN: Final = re.compile(r"https?://[^/?#]+")
 
 _chance = (
     random.SystemRandom()
@@ -173,8 +176,9 @@ class Door:
         return Call(request, signed, jws.from_jwk(signed.jwk), None)
 
     def _by_account(self, request: web.Request, signed: jws.SignedRequest) -> Call:
-        _, found, id_ = (signed.kid or "").partition(f"{self._path}/account/")
-        account = self._book.account(id_) if found else None
+        origin, _, id_ = (signed.kid or "").partition(f"{self._path}/account/")
+        # Any host: a server may be known by several names, and each gave out URLs of its own.
+        account = self._book.account(id_) if _ORIGIN.fullmatch(origin) else None
         if account is None:
             raise problem("accountDoesNotExist", "no account has this URL")
         return Call(request, signed, account.key, account)

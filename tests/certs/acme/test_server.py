@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import structlog
+from yarl import URL
 
 from certs import csr
 from certs.acme.jws import base64url, encode_json, sign
@@ -193,6 +194,18 @@ async def test_each_resource_wants_its_own_kind_of_signature() -> None:
 async def test_an_unknown_account_does_not_exist(kid: str) -> None:
     async with open_world() as world:
         client = RawClient(world, kid=kid.format(base=world.base))
+        answer = problem_of(await client.post("new-order", {}))
+    assert answer == (400, "accountDoesNotExist", "no account has this URL")
+
+
+@pytest.mark.parametrize("wrong", ["{path}", "{host}{path}", "x{url}", "{url}/", "{url}?a", "{id}"])
+async def test_an_account_is_named_by_its_whole_url(wrong: str) -> None:
+    async with open_world() as world:
+        client = await RawClient(world).register()
+        whole = URL(client.kid or "")
+        client.kid = wrong.format(
+            url=whole, host=whole.authority, path=whole.path, id=whole.path.rpartition("/")[2]
+        )
         answer = problem_of(await client.post("new-order", {}))
     assert answer == (400, "accountDoesNotExist", "no account has this URL")
 
