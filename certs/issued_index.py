@@ -47,6 +47,7 @@ class IssuedIndex:
         self.count = 0  # certificates issued
         self._descriptor: int | None = None
         self._unwritten: list[Issued] = []  # without a file
+        self._fingerprints: tuple[int, frozenset[bytes]] = 0, frozenset()  # of so many revocations
         self.path = path
         if path is not None:
             self._load(path)
@@ -90,6 +91,14 @@ class IssuedIndex:
             for event in _events(data[: data.rfind(b"\n") + 1]):
                 if isinstance(event, Issued):
                     yield event
+
+    def revoked_fingerprints(self) -> frozenset[bytes]:
+        """SHA-256 of each revoked certificate. Reads the whole index, once after each revocation: off the event loop."""
+        count = len(self.revoked)
+        if self._fingerprints[0] != count:
+            found = (item.sha256 for item in self.history() if item.serial_number in self.revoked)
+            self._fingerprints = count, frozenset(found)
+        return self._fingerprints[1]
 
     def _append(self, event: dict[str, str]) -> None:
         assert self._descriptor is not None

@@ -16,6 +16,12 @@ class OwnRevocations:
     async def is_revoked(self, certificate: x509.Certificate) -> bool:
         return any(authority.is_revoked(certificate) for authority in self._authorities)
 
+    def is_revoked_fingerprint(self, sha256: bytes) -> bool:
+        """The same of a certificate that is not at hand. May read the indexes: off the event loop."""
+        return any(
+            sha256 in authority.index.revoked_fingerprints() for authority in self._authorities
+        )
+
     def revoke(
         self, sha256: bytes, reason: x509.ReasonFlags = x509.ReasonFlags.unspecified
     ) -> bool:

@@ -277,7 +277,11 @@ class MdmServer:
             store, clock, revocation=authority.revocations, client_roots=authority.client_roots
         )
         devices = Devices(
-            store, clock=clock, setup_commands=settings.setup_commands, wake=self.wake
+            store,
+            clock=clock,
+            revocations=authority.revocations,
+            setup_commands=settings.setup_commands,
+            wake=self.wake,
         )
         self.enforcement = Enforcement(settings, store, profiles, clock=clock)
         self.sessions = Sessions(store, self.enforcement, clock)

@@ -3,6 +3,7 @@
 Each step changes the store in one transaction, and only for the device whose certificate asked (mdm.md 3, 4.4, 12).
 """
 
+import asyncio
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -12,6 +13,7 @@ import structlog
 
 from certs.clock import Clock
 from certs.errors import MalformedMessage
+from certs.revocation import OwnRevocations
 from emulator.hardware import version_key
 from emulator.wire.checkin import Authenticate, Sender, TokenUpdate
 from emulator.wire.command import Command, encode_command
@@ -40,12 +42,14 @@ class Devices:
         store: Store,
         *,
         clock: Clock,
+        revocations: OwnRevocations,
         setup_commands: Sequence[dict[str, Any]] = (),
         wake: Callable[[str], None] = lambda udid: None,
     ) -> None:
         """`wake` is told of each device that has just become reachable by push."""
         self._store = store
         self._clock = clock
+        self._revocations = revocations
         self._setup_commands = tuple(setup_commands)
         self._wake = wake
 
@@ -57,6 +61,7 @@ class Devices:
         earlier = await self._store.device(udid)
         if earlier is not None and earlier.unenroll and earlier.certificate_sha256 == issued.sha256:
             raise _marked(earlier)
+        await self._check_renewal(earlier, caller)
         version = await self._store.profile_version(issued.profile_version)
         if message.topic != version.topic:
             raise MalformedMessage("Topic", version.topic, message.topic)
@@ -141,10 +146,21 @@ class Devices:
             return device
         if issued.purpose != "renewal":
             raise CertificateRefused(f"{udid} has not sent Authenticate with this one")
+        await self._check_renewal(device, caller)
         # A profile that was sent again brought a new identity; from its first use on it is the device's.
         await self._store.rebind(udid, issued)
         log.info("identity_renewed", udid=udid, certificate=issued.sha256.hex()[:16])
         return await self._store.device(udid) or device
+
+    async def _check_renewal(self, device: DeviceRecord | None, caller: Caller) -> None:
+        """A renewed identity counts as long as the one before it: whoever had its key could ask for it. Raises CertificateRefused."""
+        bound = None if device is None else device.certificate_sha256
+        if device is None or bound is None or caller.issued.purpose != "renewal":
+            return
+        if await asyncio.to_thread(self._revocations.is_revoked_fingerprint, bound):
+            raise CertificateRefused(
+                f"that of {device.udid} is revoked, and with it this later one: it has to enroll again"
+            )
 
     def _setup(self, udid: str) -> tuple[QueuedCommand, ...]:
         now = self._clock.now()

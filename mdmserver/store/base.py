@@ -261,7 +261,7 @@ class Store(Protocol):
     async def devices(self) -> Sequence[DeviceRecord]: ...
 
     async def begin(self, device: DeviceRecord) -> None:
-        """A new life: commands, policy and reports of an earlier one are forgotten, earlier certificates superseded."""
+        """A new life: commands, policy and reports of an earlier one are forgotten, earlier certificates superseded, codes to renew them ended."""
         ...
 
     async def complete(

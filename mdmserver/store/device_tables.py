@@ -33,6 +33,7 @@ def begin(connection: sqlite3.Connection, record: DeviceRecord) -> None:
     connection.execute("DELETE FROM policy WHERE udid = ?", (record.udid,))
     push_tables.turn_on(connection, record.udid)
     insert(connection, "devices", record, replace=True)
+    identity_tables.end_renewals(connection, record.udid)
     bound = identity_tables.certificate(connection, record.certificate_sha256 or b"")
     if bound is not None:
         identity_tables.supersede_before(connection, record.udid, bound)

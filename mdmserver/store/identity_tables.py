@@ -63,6 +63,14 @@ def add_challenge(connection: sqlite3.Connection, challenge: Challenge) -> None:
     insert(connection, "challenges", challenge)
 
 
+def end_renewals(connection: sqlite3.Connection, udid: str) -> None:
+    """One-time codes of profiles that were sent again are good in the life that they were sent in."""
+    connection.execute(
+        "DELETE FROM challenges WHERE udid = ? AND purpose = 'renewal' AND used_at IS NULL",
+        (udid,),
+    )
+
+
 def challenge(connection: sqlite3.Connection, secret_sha256: bytes) -> Challenge | None:
     row = connection.execute(
         "SELECT * FROM challenges WHERE secret_sha256 = ?", (secret_sha256,)

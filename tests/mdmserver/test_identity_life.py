@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from certs import crl
 from certs.acme.client import AcmeClient
 from certs.clock import SimulatedClock
-from certs.errors import AcmeProblem
+from certs.errors import AcmeProblem, ScepFailure
 from certs.keys import FreshKeys
 from certs.transport import HttpResponse
 from emulator.http import HttpDoor, TrustSet
@@ -250,6 +250,56 @@ async def test_whoever_holds_the_key_revokes_by_acme_and_the_device_is_refused()
         entry = listed.get_revoked_certificate_by_serial_number(certificate.serial_number)
         assert entry is not None
         assert (await other.idle()).status == 200
+
+
+@pytest.mark.parametrize("first", ["idle", "authenticate"])
+@pytest.mark.parametrize("kind", ["acme", "scep"])
+async def test_a_revocation_counts_for_a_successor_that_was_not_used_yet(
+    kind: str, first: str
+) -> None:
+    """Whoever stole a key has had the time to renew with it."""
+    async with world(identity_days=30, renew_days_before=20) as w:
+        device = w.device(**(old_device() if kind == "scep" else {}))
+        await device.enroll()
+        await device.session()
+        await w.clock.advance(11 * DAY)
+        assert await device.session() == RENEWED
+        before = await device.get_identity(key=3)
+        assert (await revoke(device)).status == 200
+        device.identity = before
+        message = device.idle() if first == "idle" else device.check_in(device.authenticate())
+        refused(await message, f"that of {device.udid} is revoked, and with it this later one")
+        assert (await device.shown())["certificate_sha256"] != fingerprint(before)
+        device.signer = w.apple.activate()
+        await device.enroll(key=4)
+        assert (await device.idle()).status == 200
+        refused(await device.idle(tls=before, sign=before), "was replaced by a later one")
+
+
+@pytest.mark.parametrize("kind", ["acme", "scep"])
+async def test_a_code_that_came_to_renew_ends_with_a_revocation_or_a_new_life(kind: str) -> None:
+    async with world(identity_days=30, renew_days_before=20) as w:
+        device = w.device(**(old_device() if kind == "scep" else {}))
+        await device.enroll()
+        await device.session()
+        await w.clock.advance(11 * DAY)
+        assert await device.session() == RENEWED
+        sent_again = device.profile
+        assert (await revoke(device)).status == 200
+        late = await device.get_identity(sent_again, key=3)
+        refused(await device.idle(tls=late, sign=late), "is revoked, and with it this later one")
+
+        device.signer = w.apple.activate()
+        await device.enroll(key=4)
+        await device.session()
+        await w.clock.advance(11 * DAY)
+        assert await device.session() == RENEWED
+        sent_again = device.profile
+        device.signer = w.apple.activate()
+        await device.enroll(key=5)
+        with pytest.raises((AcmeProblem, ScepFailure)):
+            await device.get_identity(sent_again, key=6)
+        assert (await device.idle()).status == 200
 
 
 async def test_a_revoked_device_may_enroll_again() -> None:

@@ -61,6 +61,17 @@ async def test_the_successor_counts_from_its_first_use_on() -> None:
         assert third.certificate != second.certificate
 
 
+async def test_a_successor_is_revoked_together_with_the_one_that_asked_for_it() -> None:
+    async with world() as w:
+        device = w.device(**old_device())
+        await device.enroll()
+        second = await renew(device)
+        assert device.identity is not None
+        w.server.authority.scep.revoke(device.identity.certificate)
+        answer = await device.idle(tls=second, sign=second)
+        assert (answer.status, b"with it this later one" in answer.body) == (400, True)
+
+
 async def test_the_server_offers_renewal() -> None:
     async with world() as w:
         device = w.device(**old_device())
