@@ -16,6 +16,7 @@ from certs.acme.message import CERTIFICATE_TYPE
 from certs.acme.session import AcmeSession
 from certs.errors import MalformedMessage
 from certs.transport import HttpResponse
+from certs.trust import UNREADABLE
 
 log = structlog.get_logger()
 
@@ -51,12 +52,16 @@ async def _get(session: AcmeSession, url: str) -> HttpResponse:
 def _chain(response: HttpResponse, csr_der: bytes) -> Chain:
     try:
         chain = x509.load_pem_x509_certificates(response.body)
-    except ValueError as error:
+        if len(chain) > MAX_CERTIFICATES:
+            raise MalformedMessage("certificate", f"at most {MAX_CERTIFICATES}", len(chain))
+        for one in chain:  # cryptography parses these only when they are asked for
+            _ = one.subject, one.issuer, one.not_valid_before_utc, one.not_valid_after_utc
+        leaf_key = chain[0].public_key()
+    except UNREADABLE as error:
         raise MalformedMessage("certificate", "a chain in PEM", str(error)) from error
-    if len(chain) > MAX_CERTIFICATES:
-        raise MalformedMessage("certificate", f"at most {MAX_CERTIFICATES}", len(chain))
-    leaf_key = chain[0].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if leaf_key != _requested_key(csr_der):
+    if leaf_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) != _requested_key(
+        csr_der
+    ):
         raise MalformedMessage("certificate", "first the one for the key of the CSR")
     return tuple(chain)
 

@@ -274,5 +274,5 @@ def retry_after_s(response: HttpResponse, now: datetime) -> float | None:
         return float(value[:6])
     try:
         return max(0.0, (parsedate_to_datetime(value) - now).total_seconds())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None

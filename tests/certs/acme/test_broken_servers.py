@@ -1,11 +1,13 @@
 """The ACME client at servers that break the protocol: each broken answer is named, and nothing hangs."""
 
+import base64
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from certs import csr
 from certs.errors import MalformedMessage, UnexpectedAnswer
 from certs.faults import Action
 from certs.keys import generate
@@ -71,6 +73,34 @@ async def test_a_bare_status_is_unexpected(step: str) -> None:
             await world.enroll(KEY)
     assert caught.value.status == 503
     assert world.transport.steps[-1] == step
+
+
+UNREADABLE = {  # what stands in a good leaf, and what in its place
+    "version": ("a003020102", "a003020107"),
+    "kind of key": ("06072a8648ce3d0201", "06072a8648ce3d027f"),
+    "curve": ("06082a8648ce3d030107", "06082a8648ce3d03017f"),
+    "point": ("03420004", "03420009"),
+    "issuer": (b"Test Device CA".hex(), b"Test Device\xffCA".hex()),
+}
+
+
+@pytest.mark.parametrize("part", UNREADABLE)
+@pytest.mark.parametrize("preferred", [None, "another root"])
+async def test_a_certificate_that_cannot_be_read_is_malformed(
+    part: str, preferred: str | None
+) -> None:
+    good, bad = (bytes.fromhex(text) for text in UNREADABLE[part])
+    async with open_world() as world:
+        leaf = (await world.enroll(KEY))[0].public_bytes(Encoding.DER)
+        assert good in leaf
+        text = base64.encodebytes(leaf.replace(good, bad, 1)).decode()
+        pem = f"-----BEGIN CERTIFICATE-----\n{text}-----END CERTIFICATE-----\n".encode()
+        world.transport.change_response = body_of("certificate", pem)
+        client = world.client(preferred_issuer=preferred)
+        with pytest.raises(MalformedMessage, match="a chain in PEM"):
+            await client.enroll(
+                csr.build(KEY, name(SERIAL)), identifier=SERIAL, attest=world.attest(KEY)
+            )
 
 
 async def test_the_certificate_must_be_for_our_key_and_come_first() -> None:

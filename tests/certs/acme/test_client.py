@@ -365,9 +365,9 @@ def test_retry_after_in_each_form() -> None:
     assert seconds("120") == 120.0
     assert seconds("Thu, 01 Jan 2026 00:01:00 GMT") == 60.0
     assert seconds("Thu, 01 Jan 2025 00:01:00 GMT") == 0.0
-    assert [seconds(v) for v in (None, "", "soon", "-5", "²", "Thu, 01 Jan 2026 00:01:00")] == [
-        None
-    ] * 6
+    no_time = f"Thu, 01 Jan 2026 00:01:00 +{'9' * 20}"
+    odd = (None, "", "soon", "-5", "²", "Thu, 01 Jan 2026 00:01:00", no_time)
+    assert [seconds(value) for value in odd] == [None] * 7
 
 
 # Faults of the device
