@@ -54,12 +54,14 @@ def _raw(token: str) -> bytes:
 
 def payload(step: str, honest: Json | None, fault: Action | None) -> Json | None:
     """The payload of a step; a fault that changes no payload leaves it as it is."""
-    if fault is None or honest is None:
+    if fault is None:
         return honest
+    if fault.name == DeviceFault.SEND_PAYLOAD:
+        sent: Json | None = fault.arguments["payload"]
+        return sent
+    if honest is None:
+        return None
     match step, fault.name:
-        case _, DeviceFault.SEND_PAYLOAD:
-            sent: Json | None = fault.arguments["payload"]
-            return sent
         case "new_order", DeviceFault.IDENTIFIER_WITH_SLASH:
             first, *others = honest["identifiers"]
             return {**honest, "identifiers": [{**first, "value": f"a/{first['value']}"}, *others]}

@@ -409,6 +409,17 @@ async def test_a_spoilt_payload_is_refused(payload: dict[str, str]) -> None:
     assert caught.value.type == "badAttestationStatement"
 
 
+@pytest.mark.parametrize("step", ["authorization", "order", "certificate"])
+async def test_a_payload_is_sent_in_place_of_none(step: str) -> None:
+    """Where a device only reads, RFC 8555, section 6.3, has it send nothing."""
+    action = Action(name="send-payload", arguments={"payload": {}})
+    async with open_world() as world:
+        with pytest.raises(AcmeProblem) as caught:
+            await enroll_with(world, action, step)
+        assert world.transport.steps[-1] == step
+    assert caught.value.type == "malformed"
+
+
 async def test_a_device_may_take_its_time() -> None:
     async with open_world() as world:
         action = Action(name="delay", arguments={"seconds": 0})
