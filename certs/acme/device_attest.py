@@ -131,8 +131,10 @@ def check_permanent_identifier(value: str) -> None:
 
 
 def permanent_identifier_name(value: str) -> x509.OtherName:
-    """The identifier as a subject alternative name (RFC 4043)."""
-    identity, _, assigner = value.partition("/")
+    """The identifier as a subject alternative name (RFC 4043); what the draft does not allow, such as a code with a slash, as it stands."""
+    identity, _, assigner = (
+        value.partition("/") if _IDENTIFIER.fullmatch(value) else (value, "", "")
+    )
     parts = [der.utf8(identity)] + ([der.oid(assigner)] if assigner else [])
     return x509.OtherName(ON_PERMANENT_IDENTIFIER, der.sequence(*parts))
 

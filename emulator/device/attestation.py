@@ -2,6 +2,7 @@
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from certs import attestation as certs_attestation
 from certs.keys import PublicKey, spki_der
 from emulator.config import REQUEST_TIMEOUT_S
 from emulator.device import user_agent
@@ -52,6 +53,7 @@ async def request_attestation(
                 words = response.body[:200].decode(errors="replace").strip()
                 raise PeerRefused(STEP, words or "no attestation", status=response.status)
             chain = attestation.decode_answer(response.body).x5c
-    if spki_der(chain[0].public_key()) != spki_der(public_key):  # type: ignore[arg-type]
+            attested = certs_attestation.parse(chain[0]).public_key
+    if spki_der(attested) != spki_der(public_key):
         raise PeerRefused(STEP, "the attestation is for another key")
     return tuple(certificate.public_bytes(Encoding.DER) for certificate in chain)

@@ -3,6 +3,8 @@
 from typing import Final
 from urllib.parse import urlsplit
 
+from cryptography import x509
+
 from certs import names
 from certs.errors import MalformedMessage
 from emulator.device.error_chains import invalid_payload
@@ -49,6 +51,11 @@ def check_acme(payload: AcmePayload) -> None:
         raise _unsupported("KeyType", payload.key_type)
     if payload.attest and not payload.hardware_bound:
         raise _unsupported("Attest", "true without HardwareBound")
+    for purpose in payload.extended_key_usage:
+        try:
+            x509.ObjectIdentifier(purpose)
+        except ValueError as error:
+            raise _unsupported("ExtendedKeyUsage", purpose) from error
     _check_names(payload.subject, payload.subject_alt_name)
 
 

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from certs import der
 from certs.acme.device_attest import (
     AttestationObject,
     Unattested,
@@ -371,6 +372,11 @@ def test_the_probed_encoding_of_an_identifier() -> None:
     assert value.value.hex() == "300e0c0c433851483654393644504e47"
     san = x509.SubjectAlternativeName([value]).public_bytes().hex()
     assert san == "301ea01c06082b06010505070803a010" + value.value.hex()
+
+
+def test_a_code_with_a_slash_that_no_assigner_follows_is_written_as_it_stands() -> None:
+    for value in "ab/cd==", "/1.2", "a/", "a/1.2/3":
+        assert permanent_identifier_name(value).value == der.sequence(der.utf8(value))
 
 
 def test_an_assigner_follows_the_identity() -> None:

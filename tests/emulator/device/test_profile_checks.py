@@ -205,6 +205,7 @@ VALUES: list[tuple[str, Callable[[], bytes], Chain]] = [
     ("an EC key of 512 bits", lambda: _acme(key_size=512), VALUE),
     ("a hardware-bound EC key of 521 bits", lambda: _acme(key_size=521), VALUE),
     ("attestation of a soft key", lambda: _acme(hardware_bound=False), VALUE),
+    ("a purpose that is no OID", lambda: _acme(extended_key_usage=("clientAuth",)), VALUE),
     ("another kind of key", lambda: _acme(key_type="Ed25519"), VALUE),
 ]
 MDM_PAYLOAD: list[tuple[str, Callable[[], bytes], Chain]] = [

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs import attestation as certs_attestation
 from certs import names
@@ -14,14 +15,15 @@ from certs.attestation import Attestation
 from certs.authorize import Grant
 from certs.clock import SimulatedClock
 from certs.faults import Action
-from certs.keys import spki_der
+from certs.keys import generate, spki_der
 from emulator.device.commands.information import ATTESTATION
 from emulator.device.device import Device
 from emulator.device.setup_assistant import ProfileEnrollment, set_up
 from emulator.device.snapshot import freeze, thaw
 from emulator.device.surroundings import Behaviour, Surroundings
 from emulator.errors import PeerRefused
-from emulator.wire import profile
+from emulator.wire import attestation, profile
+from emulator.wire.attestation import AttestationAnswer
 from tests.emulator.device.enrollment_profiles import acme_profile
 from tests.emulator.device.managed import answer, managed_device
 from tests.emulator.device.world import (
@@ -130,6 +132,20 @@ async def test_the_cache_outlives_sleep_and_ends_with_an_erasure() -> None:
         assert await ask(woken, around, b"two") == first
     woken.erase()
     assert woken.attestation is None
+
+
+async def test_a_leaf_whose_key_cannot_be_read_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = managed_device()
+    (leaf_, _) = pki().attestation.issue(
+        generate("p384").public_key(), serial_number=None, udid=None, freshness=None
+    )
+    p384, unknown = bytes.fromhex("06052b81040022"), bytes.fromhex("06052b8104007f")
+    der = leaf_.public_bytes(Encoding.DER).replace(p384, unknown, 1)
+    answer_ = AttestationAnswer(x5c=(x509.load_der_x509_certificate(der),))
+    async with apple_services(device) as apple:
+        monkeypatch.setattr(attestation, "decode_answer", lambda data: answer_)
+        assert await ask(device, surroundings(apple=apple)) is None
+    assert device.attestation is None
 
 
 async def test_a_service_that_gives_nothing_leaves_the_cache_as_it_was() -> None:
