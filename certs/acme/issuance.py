@@ -61,10 +61,18 @@ def _check_device(
     wanted = permanent_identifier_name(device.identifier.value)
     if any(name != wanted for name in request.alternative_names):
         raise problem("badCSR", "a subject alternative name is not the order's identifier")
-    # All of them: whoever reads the certificate may take the first, or the last.
-    called = {str(one.value) for one in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)}
-    if checks_name and not called - {""} <= set(device.names):
+    if not checks_name:
+        return
+    if not _named(request, NameOID.COMMON_NAME) <= set(device.names):
         raise problem("badCSR", "the common name is neither the identifier nor the device's")
+    if not _named(request, NameOID.SERIAL_NUMBER) <= set(device.names):
+        raise problem("badCSR", "the serial number in the subject is not the device's")
+
+
+def _named(request: CertificateRequest, attribute: x509.ObjectIdentifier) -> set[str]:
+    """All values: whoever reads the certificate may take the first, or the last."""
+    values = request.subject.get_attributes_for_oid(attribute)
+    return {str(one.value) for one in values} - {""}
 
 
 def _check_names(request: CertificateRequest, order: OrderRecord) -> None:

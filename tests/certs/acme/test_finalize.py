@@ -7,7 +7,7 @@ import structlog
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from certs import csr
+from certs import csr, names
 from certs.acme.device_attest import (
     permanent_identifier_name,
 )
@@ -94,6 +94,10 @@ BAD_REQUESTS = {
     "garbage": (b"no csr", "certificate request"),
     "empty": (b"", "certificate request"),
     "name": (csr.build(KEY, name("somebody")), "the common name is neither"),
+    "serial-number": (
+        csr.build(KEY, names.from_subject([[["CN", SERIAL]], [["2.5.4.5", "SIM0000002"]]])),
+        "the serial number in the subject is not the device's",
+    ),
     "name-before-its-own": (
         csr.build(KEY, x509.Name([*name("somebody"), *name(SERIAL)])),
         "the common name is neither",
@@ -146,6 +150,15 @@ async def test_the_device_may_call_itself_by_what_is_known_of_it(common_name: st
         order = await (await RawClient(world).register()).order(CODE)
         await order.attested(KEY)
         assert (await order.finalize(csr.build(KEY, name(common_name)))).status == 200
+
+
+async def test_the_device_may_write_its_serial_number_into_the_subject() -> None:
+    subject = names.from_subject([[["CN", UDID]], [["2.5.4.5", SERIAL]]])
+    async with open_world() as world:
+        order = await (await RawClient(world).register()).order(CODE)
+        await order.attested(KEY)
+        assert (await order.finalize(csr.build(KEY, subject))).status == 200
+        assert world.devices.issued_to[-1].subject == subject
 
 
 async def test_the_identifier_is_written_when_the_request_asks_for_it() -> None:
