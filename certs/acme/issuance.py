@@ -21,6 +21,7 @@ from certs.csr import CertificateRequest
 from certs.errors import InvalidSignature, MalformedMessage
 
 MIN_RSA_BITS: Final = 2048
+MAX_COMMON_NAME: Final = 64  # RFC 5280, appendix A.1
 CURVES: Final = ("secp256r1", "secp384r1", "secp521r1")
 
 
@@ -83,6 +84,8 @@ def _check_names(request: CertificateRequest, order: OrderRecord) -> None:
     common_name = request.common_name
     if asked | ({common_name.lower()} if common_name else set()) != wanted:
         raise problem("badCSR", "the names are not exactly those of the order")
+    if len(common_name or "") > MAX_COMMON_NAME:
+        raise problem("badCSR", f"a common name has at most {MAX_COMMON_NAME} characters")
 
 
 def dns_subject(request: CertificateRequest) -> x509.Name:

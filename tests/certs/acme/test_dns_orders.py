@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certs import csr
 from certs.acme.client import AcmeClient
@@ -259,6 +259,20 @@ async def test_a_request_for_other_names_is_refused(csr_der: bytes, detail: str)
         with pytest.raises(AcmeProblem) as caught:
             await client.enroll_names(csr_der, names=names, publish=shown.publish)
     assert (caught.value.type, caught.value.detail) == ("badCSR", detail)
+
+
+@pytest.mark.filterwarnings("ignore:Attribute's length must be")
+async def test_a_name_that_is_too_long_for_a_common_name_stands_beside_it_alone() -> None:
+    long = f"{'a' * 60}.example"
+    called = x509.NameAttribute(NameOID.COMMON_NAME, long, _validate=False)
+    csr_der = csr.build(KEY, x509.Name([called]), alternative_names=[x509.DNSName(long)])
+    async with open_web_world() as (world, shown):
+        client = world.client()
+        with pytest.raises(AcmeProblem) as caught:
+            await client.enroll_names(csr_der, names=[long], publish=shown.publish)
+        assert await client.enroll_names(request(long), names=[long], publish=shown.publish)
+    assert caught.value.type == "badCSR"
+    assert caught.value.detail == "a common name has at most 64 characters"
 
 
 async def test_a_common_name_may_stand_for_a_name_in_any_case() -> None:
