@@ -90,6 +90,7 @@ class CertificateAuthority:
         ski = identity.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
         self._aki = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ski.value)
         self._crl: tuple[datetime, int, bytes] | None = None
+        self._crl_number = 0
         self.crl_url: str | None = None  # where others find `crl()`: written into what is issued
         self._shared = lru_cache(maxsize=MAX_SHARED)(self._encode_shared)
         # What `issue_identity` shows besides the leaf: this CA, then its parents without the root.
@@ -311,11 +312,13 @@ class CertificateAuthority:
         now, revoked = self._clock.now(), tuple(self.index.revoked.values())
         if self._crl and self._crl[1] == len(revoked) and now - self._crl[0] < CRL_LIFETIME / 2:
             return self._crl[2]
+        # A time, so that it grows over restarts; and it grows where the clock does not (RFC 5280, section 5.2.3).
+        self._crl_number = max(self._crl_number + 1, int(now.timestamp() * 1000))
         der = crl.encode(
             self.identity,
             self._aki,
             revoked,
-            number=int(now.timestamp() * 1000),
+            number=self._crl_number,
             this_update=now - SKEW,
             next_update=now + CRL_LIFETIME,
         )

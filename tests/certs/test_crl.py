@@ -105,6 +105,15 @@ async def test_a_list_is_the_same_until_something_changes(
         assert numbers[0] < numbers[1]
 
 
+def test_two_lists_of_one_moment_have_two_numbers(ca: CertificateAuthority) -> None:
+    numbers = []
+    for _ in range(3):
+        ca.revoke(issue(ca))
+        extensions = crl.read(ca.crl()).extensions
+        numbers.append(extensions.get_extension_for_class(x509.CRLNumber).value.crl_number)
+    assert numbers == sorted(set(numbers))
+
+
 async def test_an_unknown_ca_has_no_list(served: str) -> None:
     async with ClientSession() as session, session.get(f"{served}/crl/other.crl") as answer:
         assert answer.status == 404
