@@ -9,6 +9,7 @@ import math
 import random
 import re
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -34,6 +35,7 @@ MAX_REQUEST_BYTES: Final = 256 * 1024  # an attestation makes about 3 KB
 RATE_LIMIT_S: Final = 60.0  # what the fault names where nothing is said
 NONCE: Final = "Replay-Nonce"
 
+_delay_s: ContextVar[float] = ContextVar("delay_s")  # how long a fault holds this answer back
 _ORIGIN: Final = re.compile(r"https?://[^/?#]+")
 
 _chance = (
@@ -185,11 +187,14 @@ class Door:
 
     def _route(self, app: web.Application, name: str, step: str, handler: Handler) -> None:
         async def answer(request: web.Request) -> web.StreamResponse:
+            _delay_s.set(0.0)
             with self._clock.busy():
                 try:
                     response = await handler(request)
                 except Exception as error:
                     response = _refusal(step, error)
+            if delay_s := _delay_s.get():  # not while busy: simulated time has to move for it
+                await self._clock.sleep(delay_s)
             if not response.headers.setdefault(NONCE, self.nonces.new()):
                 del response.headers[NONCE]  # on purpose
             response.headers.add("Link", f'<{self.url(request, "directory")}>;rel="index"')
@@ -246,7 +251,7 @@ class Door:
         arguments = fault.arguments
         match fault.name:
             case ServerFault.DELAY:
-                await self._clock.sleep(float(arguments.get("seconds", 1)))
+                _delay_s.set(float(arguments.get("seconds", 1)))
                 return await honest()
             case ServerFault.STATUS:
                 return web.Response(status=int(arguments.get("status", 500)))

@@ -1,5 +1,6 @@
 """The ACME server, request by request: what it answers, and the exact problem for each thing that is wrong."""
 
+import asyncio
 import json
 from datetime import timedelta
 from typing import Any
@@ -387,10 +388,22 @@ async def test_a_fault_answers_with_a_bare_status_or_after_a_while() -> None:
         if step == "new_nonce":
             return Action(name="status", arguments={"status": 503})
         if step == "directory":
-            return Action(name="delay", arguments={"seconds": 0})
+            return Action(name="delay", arguments={"seconds": 1200})
         return None
 
-    async with open_world(faults=fault) as world:
+    asked = asyncio.Event()
+
+    class Watched(SimulatedClock):
+        async def sleep(self, seconds: float) -> None:
+            asked.set()
+            await super().sleep(seconds)
+
+    async with open_world(faults=fault, clock=Watched()) as world:
         client = RawClient(world)
         assert (await client.get("HEAD", "new-nonce")).status == 503
-        assert (await client.get("GET", "directory")).status == 200
+        answer = asyncio.ensure_future(client.get("GET", "directory"))
+        await asked.wait()
+        await world.clock.advance(1199, guard_s=1)
+        assert not answer.done()
+        await world.clock.advance(1, guard_s=1)
+        assert (await answer).status == 200
