@@ -90,6 +90,8 @@ class Identity:
         _not_on_the_loop("loading a PKCS#12")
         if not is_pkcs12(data):
             raise MalformedMessage("PKCS#12", PFX)
+        if password is not None and "\0" in password:  # OpenSSL's binding panics, beyond Exception
+            raise MalformedMessage("PKCS#12", "a readable file and its password")
         try:
             store = pkcs12.load_pkcs12(data, None if password is None else password.encode())
         except (ValueError, TypeError) as error:

@@ -50,7 +50,12 @@ def test_a_wrong_password_and_damage_look_alike() -> None:
     damaged = bytearray(stored)
     damaged[len(stored) // 2] ^= 1
     messages = set()
-    for data, password in (stored, "falsch"), (bytes(damaged), "geheim"):
+    for data, password in (
+        (stored, "falsch"),
+        (bytes(damaged), "geheim"),
+        (stored, "geheim\0"),
+        (stored, "\ud800"),
+    ):
         with pytest.raises(MalformedMessage) as caught:
             Identity.from_pkcs12(data, password)
         messages.add(str(caught.value))
