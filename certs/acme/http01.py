@@ -60,7 +60,8 @@ def check_name(name: str) -> None:
     """Raises MalformedMessage for what is no DNS name in lower case, AcmeProblem for one that cannot be proved here."""
     if name.startswith("*."):
         raise problem("rejectedIdentifier", "a wildcard cannot be proved by http-01")
-    if len(name) > 253 or not _NAME.fullmatch(name):
+    # What ends in a number is an IPv4 address to whoever opens it, and has an identifier type of its own (RFC 8738).
+    if len(name) > 253 or not _NAME.fullmatch(name) or name.rpartition(".")[2].isdigit():
         raise MalformedMessage(DNS, "a DNS name in lower case", name)
     if is_apple_host(name):
         raise problem("rejectedIdentifier", "names of Apple's get no certificate here")

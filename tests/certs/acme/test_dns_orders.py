@@ -294,6 +294,8 @@ async def test_a_common_name_may_stand_for_a_name_in_any_case() -> None:
         ("a..example", "malformed", "dns: expected"),
         ("a.example.", "malformed", "dns: expected"),
         ("127.0.0.1:80", "malformed", "dns: expected"),
+        ("127.0.0.1", "malformed", "dns: expected"),
+        ("a.example.1", "malformed", "dns: expected"),
         ("", "malformed", "dns: expected"),
         ("a" * 64, "malformed", "dns: expected"),
         ("a.example/x", "malformed", "dns: expected"),
