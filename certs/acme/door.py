@@ -185,6 +185,14 @@ class Door:
             raise problem("accountDoesNotExist", "no account has this URL")
         return Call(request, signed, account.key, account)
 
+    def close_routes(self, app: web.Application) -> None:
+        """Whatever else stands below our path is nothing, and says so as everything here does; to be called last."""
+
+        async def nothing(request: web.Request) -> web.Response:
+            raise AcmeProblem("malformed", "no such resource", status=404)
+
+        self._route(app, "{rest:.*}", "unknown", nothing)
+
     def _route(self, app: web.Application, name: str, step: str, handler: Handler) -> None:
         async def answer(request: web.Request) -> web.StreamResponse:
             _delay_s.set(0.0)

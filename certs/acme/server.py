@@ -89,6 +89,7 @@ class AcmeServer:
         self.door.open_route(app, "new-nonce", "new_nonce", self._new_nonce)
         for resources in self._resources:
             resources.add_routes(app)
+        self.door.close_routes(app)
 
     async def _directory(self, request: web.Request) -> web.Response:
         url = self.door.url

@@ -227,7 +227,8 @@ async def test_an_unsupported_algorithm_lists_the_supported_ones() -> None:
 async def test_an_unknown_resource_is_404() -> None:
     async with open_world() as world:
         client = await RawClient(world).register()
-        for path in "order/x", "authz/x", "challenge/x", "certificate/x", "order/x/finalize":
+        known = "order/x", "authz/x", "challenge/x", "certificate/x", "order/x/finalize"
+        for path in *known, "", "order", "order/x/y", "elsewhere":
             answer = problem_of(await client.post(path, None))
             assert answer == (404, "malformed", "no such resource")
 
