@@ -59,7 +59,10 @@ class Devices:
         issued = caller.issued
         _same_device(udid, caller)
         earlier = await self._store.device(udid)
-        if earlier is not None and earlier.unenroll and earlier.certificate_sha256 == issued.sha256:
+        same_life = earlier is not None and (
+            issued.purpose == "renewal" or earlier.certificate_sha256 == issued.sha256
+        )
+        if earlier is not None and earlier.unenroll and same_life:
             raise _marked(earlier)
         await self._check_renewal(earlier, caller)
         version = await self._store.profile_version(issued.profile_version)

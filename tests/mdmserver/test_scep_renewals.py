@@ -72,6 +72,17 @@ async def test_a_successor_is_revoked_together_with_the_one_that_asked_for_it() 
         assert (answer.status, b"with it this later one" in answer.body) == (400, True)
 
 
+async def test_a_successor_does_not_lift_the_mark_to_unenroll() -> None:
+    async with world() as w:
+        device = w.device(**old_device())
+        await device.enroll()
+        device.identity = await renew(device)
+        await w.admin("POST", f"/v1/devices/{device.udid}/unenroll")
+        answer = await device.check_in(device.authenticate())
+        assert answer.status in (401, 403)
+        assert (await device.shown())["unenroll"] is True
+
+
 async def test_the_server_offers_renewal() -> None:
     async with world() as w:
         device = w.device(**old_device())
