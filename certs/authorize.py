@@ -8,12 +8,14 @@ import hmac
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from cryptography import x509
 
 from certs.csr import CertificateRequest
 from certs.errors import ChallengeRefused
+
+MAX_REMEMBERED: Final = 1000  # certificates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +108,7 @@ class StaticChallenge:
     """One shared password for everybody, as many MDM servers use; None lets everyone in."""
 
     password: str | None
-    issued_to: list[x509.Certificate] = field(default_factory=list)
+    issued_to: list[x509.Certificate] = field(default_factory=list)  # the last of them
 
     async def verify(self, challenge: str | None, request: CertificateRequest) -> Grant:
         if self.password is not None and not hmac.compare_digest(
@@ -116,20 +118,20 @@ class StaticChallenge:
         return Grant(reference=request.common_name or "")
 
     async def issued(self, grant: Grant, certificate: x509.Certificate) -> None:
-        self.issued_to.append(certificate)
+        _remember(self.issued_to, certificate)
 
 
 @dataclass(slots=True)
 class AnyHolder:
     """Whoever has a good certificate may renew it."""
 
-    issued_to: list[x509.Certificate] = field(default_factory=list)
+    issued_to: list[x509.Certificate] = field(default_factory=list)  # the last of them
 
     async def renew(self, certificate: x509.Certificate, request: CertificateRequest) -> Grant:
         return Grant(reference=f"{certificate.serial_number:x}")
 
     async def issued(self, grant: Grant, certificate: x509.Certificate) -> None:
-        self.issued_to.append(certificate)
+        _remember(self.issued_to, certificate)
 
 
 @dataclass(slots=True)
@@ -137,7 +139,7 @@ class KnownDevices:
     """A fixed table: which identifier stands for which device (serial number, UDID)."""
 
     devices: dict[str, Grant]
-    issued_to: list[x509.Certificate] = field(default_factory=list)
+    issued_to: list[x509.Certificate] = field(default_factory=list)  # the last of them
 
     async def authorize(self, identifier: str) -> Grant:
         try:
@@ -146,4 +148,11 @@ class KnownDevices:
             raise ChallengeRefused("no device has this identifier") from None
 
     async def issued(self, grant: Grant, certificate: x509.Certificate) -> None:
-        self.issued_to.append(certificate)
+        _remember(self.issued_to, certificate)
+
+
+def _remember(issued_to: list[x509.Certificate], certificate: x509.Certificate) -> None:
+    """A server may run for months: what it issued stands in the CA's index."""
+    issued_to.append(certificate)
+    if len(issued_to) > MAX_REMEMBERED:
+        del issued_to[0]
