@@ -22,7 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from certs import cms, csr, names
 from certs.clock import Clock
 from certs.cms import Cipher
-from certs.errors import MalformedMessage, ScepFailure, UnexpectedAnswer
+from certs.errors import MalformedMessage, ScepFailure, TransportError, UnexpectedAnswer
 from certs.faults import FaultPoint, no_faults
 from certs.identity import Identity
 from certs.keys import KeySource, spki_der
@@ -37,6 +37,18 @@ log = structlog.get_logger()
 TIMEOUT_S: Final = 60.0  # what profiled allows
 SIGNER_KEY_USAGE: Final = names.key_usage(names.DIGITAL_SIGNATURE)
 REQUESTER_KEY_USAGE: Final = names.key_usage(names.DIGITAL_SIGNATURE | names.KEY_ENCIPHERMENT)
+
+
+class AnswerLost(TransportError):
+    """No answer to a PKIOperation, or one too late, from a server that had been there for GetCACert."""
+
+    def __init__(self, error: TransportError) -> None:
+        super().__init__(
+            error.url.partition("?")[0],  # a GET has the whole message behind it
+            error.reason,
+            timeout_s=error.timeout_s,
+            untrusted_server=error.untrusted_server,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +101,8 @@ class ScepClient:
         """The issued certificate, then its issuers as far as they are known, without the root.
 
         Raises ScepFailure (the server said no, or never decided), InsufficientCapabilities, UntrustedCertificate,
-        MalformedMessage, InvalidSignature, CannotDecrypt, UnexpectedAnswer or TransportError.
+        MalformedMessage, InvalidSignature, CannotDecrypt, UnexpectedAnswer or TransportError (AnswerLost, once GetCACert
+        was answered).
         """
         return await self._enroll(key, csr_der, None)
 
@@ -183,7 +196,10 @@ class ScepClient:
         message = enrollment.misbehaviour.message(content, frame, enrollment.challenge)
         nonce = frame["sender_nonce"]  # as it was sent
         for _ in range(enrollment.misbehaviour.times):
-            answer = await self._pki_operation(message, enrollment)
+            try:
+                answer = await self._pki_operation(message, enrollment)
+            except TransportError as error:
+                raise AnswerLost(error) from error
         reply = CertRep.decode(_body(answer))
         enrollment.ca.check_signer(reply.verify(enrollment.ca.certificates))
         if reply.transaction_id != enrollment.transaction_id:

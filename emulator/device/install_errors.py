@@ -2,6 +2,7 @@
 
 from certs.errors import MalformedMessage, TransportError
 from certs.scep.capabilities import InsufficientCapabilities
+from certs.scep.client import AnswerLost
 from emulator.device.error_chains import (
     HTTP_TRANSACTION,
     INSTALLATION,
@@ -39,9 +40,9 @@ def chain_of(error: EmulatorError) -> Chain:
 
 
 def _scep_code(cause: BaseException | None) -> int:
+    if _unreachable(cause):
+        return 22005
     match cause:
-        case TransportError():
-            return 22005
         case InsufficientCapabilities():
             return 22006
         case MalformedMessage() if "our key" in cause.expected:
@@ -50,9 +51,19 @@ def _scep_code(cause: BaseException | None) -> int:
 
 
 def _scep_text(error: EmulatorError) -> str:
-    if isinstance(error.__cause__, TransportError):
+    if _unreachable(error.__cause__):
         return "The SCEP server could not be reached."
     return "The SCEP server returned an invalid response."
+
+
+def _unreachable(cause: BaseException | None) -> bool:
+    """An answer that comes late, or never comes to a PKIOperation, is told as an invalid one is (rule 116; certificates.md 1.11)."""
+    match cause:
+        case AnswerLost():
+            return False
+        case TransportError():
+            return cause.timeout_s is None
+    return False
 
 
 def _untrusted(cause: BaseException | None) -> bool:

@@ -13,6 +13,7 @@ from certs import csr
 from certs.clock import SystemClock
 from certs.faults import Action
 from certs.keys import KeySpec, PrivateKey
+from certs.scep import client
 from certs.scep.approval import TimedApproval
 from certs.scep.message import PkiRequest
 from emulator.device.device import Device
@@ -190,6 +191,28 @@ async def test_whatever_the_server_does_wrong_the_device_says_one_sentence(fault
         assert chain[-1] == ("MCSCEPErrorDomain", 22013, INVALID_RESPONSE)
         assert chain[0][1] == 4001
         assert mdm.challenges.issued_to == [] or fault in ("nonce", "transaction")
+
+
+@pytest.mark.ade(116)
+@pytest.mark.parametrize("step", ["get_ca_cert", "pki_operation"])
+async def test_an_answer_that_comes_too_late_is_the_same_sentence(
+    step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "TIMEOUT_S", 0.3)
+    late = Action(name="delay", arguments={"seconds": 1})
+    async with scripted_mdm(scep_faults=lambda side, at, *_: late if at == step else None) as mdm:
+        chain = await refused(mdm)
+    assert chain[-1] == ("MCSCEPErrorDomain", 22013, INVALID_RESPONSE)
+
+
+@pytest.mark.ade(116)
+async def test_a_connection_that_ends_after_get_ca_cert_is_the_same_sentence() -> None:
+    def cut(side: str, step: str, message: object, n: int) -> Action | None:
+        return Action(name="drop-response") if step == "pki_operation" else None
+
+    async with scripted_mdm() as mdm:
+        around = surroundings(faults=cut)
+        assert (await refused(mdm, around))[-1] == ("MCSCEPErrorDomain", 22013, INVALID_RESPONSE)
 
 
 @pytest.mark.ade(116)
