@@ -106,7 +106,10 @@ def _fits(data: bytes) -> bool:
 
 def _der(report: Report, data: bytes) -> None:
     """Which of the SEQUENCEs it is, by what stands at the front."""
-    first = der.read(data).items(der.SEQUENCE, 1)
+    whole = der.read(data)
+    if more := len(data) - len(whole.raw):
+        report.wrong(f"{more} bytes stand behind the end: strict readers refuse that")
+    first = whole.items(der.SEQUENCE, 1)
     if first[0].tag == der.OID:
         dotted = first[0].as_oid()
         reader = CONTENT_INFOS.get(dotted)

@@ -35,6 +35,7 @@ class Report:
     depth: int = 0  # of files within files
     beside: list[x509.Certificate] = field(default_factory=list)  # in the same text: issuers, maybe
     in_profile: bool = False  # what a profile carries may be a root of its own
+    message_type: str = ""  # of the SCEP message whose envelope is being read
     _indent: int = 0
 
     def say(self, name: str, value: object = None) -> None:

@@ -217,6 +217,7 @@ def request(report: Report, data: bytes) -> None:
         algorithm = der.read(data).items(der.SEQUENCE, 3)[1].items(der.SEQUENCE, 1)[0]
         signature_algorithm(report, algorithm.as_oid(), "the request")
         report.say("signature is valid: the asker holds the key")
+        _encoding_of(report, data)
         if asked.challenge_password is not None:
             report.say("challenge password", secret(asked.challenge_password))
         if asked.alternative_names:
@@ -228,6 +229,16 @@ def request(report: Report, data: bytes) -> None:
             report.say("extended key usage", purposes)
         if not asked.subject.rdns and not asked.alternative_names:
             report.wrong("the request names nobody: neither subject nor alternative names")
+
+
+def _encoding_of(report: Report, data: bytes) -> None:
+    """What our reader lets pass and stricter ones do not (certificates.md 3.4)."""
+    fields = der.read(data).children()[0].children()
+    if version := fields[0].as_int():
+        report.wrong(f"the request has version {version}: strict readers take 0 alone")
+    attributes = [one.raw for one in fields[3].children()] if len(fields) > 3 else []
+    if attributes != sorted(attributes):
+        report.wrong("the attributes are not in the order of DER: strict readers refuse that")
 
 
 def revocation_list(report: Report, data: bytes) -> None:

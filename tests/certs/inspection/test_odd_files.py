@@ -18,18 +18,22 @@ from cryptography.hazmat.primitives.serialization import (
     pkcs12,
 )
 
-from certs import cms, der, names
+from certs import cms, csr, der, names
 from certs.acme.jws import base64url
 from certs.ca import CertificateAuthority
+from certs.cms_signed import SIGNED_DATA
 from certs.inspection import plists
 from certs.keys import generate
 from certs.scep import message
 from tests.certs.inspection.told import (
     CA,
     CLOCK,
+    DEVICE,
     RA,
+    REQUEST,
     attestation_object,
     has,
+    pki_request,
     tell,
 )
 from tests.support import rsa_key
@@ -64,9 +68,108 @@ def test_a_pki_message_that_lacks_something_is_told(data: bytes, problem: str) -
 
 
 def test_an_unknown_message_type_and_a_missing_signer_are_told() -> None:
-    report = tell(resigned([(message.MESSAGE_TYPE, der.printable("99"))], certificates=[]))
+    data = resigned([(message.MESSAGE_TYPE, der.printable("99"))], certificates=[])
+    report = tell(data)
     has(report, "messageType: 99 (unknown)", "transactionID: missing")
     has(report, "signer: its certificate is not in the message")
+    assert "messageType 99 is none of RFC 8894" in report.problems
+    # One that is known from elsewhere, as clients know it from GetCACert.
+    has(tell(data, roots=[CA.certificate, RA.certificate]), "signature is valid, by: CN=RA")
+
+
+def answer(status: str, content: bytes = b"", **more: str) -> bytes:
+    """A CertRep with that content, and failInfo where it is given."""
+    attributes = [
+        (message.MESSAGE_TYPE, der.printable("3")),
+        (message.PKI_STATUS, der.printable(status)),
+        (message.TRANSACTION_ID, der.printable("T")),
+        (message.RECIPIENT_NONCE, der.octet_string(bytes(16))),
+        *((message.FAIL_INFO, der.printable(one)) for one in more.values()),
+    ]
+    return cms.sign(content, RA, extra_attributes=attributes)
+
+
+SEALED = cms.encrypt(REQUEST, [DEVICE.certificate])
+LEAF_ALONE = DEVICE.certificate.public_bytes(Encoding.DER)
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (answer("0"), "CertRep SUCCESS without an envelope"),
+        (answer("0", SEALED), "the envelope of a CertRep does not hold certificates"),
+        (
+            answer("0", cms.encrypt(LEAF_ALONE, [DEVICE.certificate])),
+            "the envelope of a CertRep does not hold certificates",
+        ),
+        (answer("2", SEALED, fail_info="2"), "CertRep FAILURE with content"),
+        (answer("2", fail_info="9"), "failInfo 9 is none of RFC 8894"),
+        (answer("3", fail_info="2"), "CertRep PENDING with failInfo"),
+        (pki_request(envelope=REQUEST), "a request without an envelope"),
+        (pki_request(envelope=b""), "a request without an envelope"),
+        (
+            pki_request(message_type="20", recipients=[DEVICE.certificate]),
+            "the envelope of a CertPoll does not hold the names of issuer and subject",
+        ),
+        (
+            pki_request(envelope=cms.encrypt(b"csr", [DEVICE.certificate])),
+            "the envelope of a PKCSReq does not hold a certificate request",
+        ),
+        (pki_request(envelope=cms.encrypt(REQUEST, [])), "the envelope is for nobody"),
+        (pki_request(transaction_id="T_1"), "transactionID has characters"),
+        (resigned([(message.MESSAGE_TYPE, der.utf8("19")), NONCE]), "messageType is no Printable"),
+        (cms.certs_only([]), "neither certificates nor revocation lists"),
+        (REQUEST + b"\n", "1 bytes stand behind the end"),
+        (csr.build(rsa_key(2), DEVICE.certificate.subject, version=2), "has version 2"),
+        (
+            csr.build(
+                rsa_key(2),
+                DEVICE.certificate.subject,
+                challenge="x",
+                key_usage=names.key_usage(5),
+                in_order=False,
+            ),
+            "not in the order of DER",
+        ),
+    ],
+)
+def test_what_strict_peers_stumble_over_is_told(data: bytes, problem: str) -> None:
+    problems = tell(data, identities=[DEVICE]).problems
+    assert any(problem in said for said in problems), problems
+
+
+def test_the_names_in_a_poll_and_a_look_up_are_told_and_nothing_is_wrong_with_them() -> None:
+    issuer = CA.certificate.subject.public_bytes()
+    poll = message.issuer_and_subject(issuer, DEVICE.certificate.subject.public_bytes())
+    by_number = der.sequence(issuer, der.integer(0x1A2B))
+    for kind, inside, said in (
+        ("20", poll, "subject: CN=device"),
+        ("21", by_number, "serial number: 1a2b"),
+        ("22", by_number, "serial number: 1a2b"),
+    ):
+        sealed = cms.encrypt(inside, [RA.certificate])
+        report = tell(pki_request(message_type=kind, envelope=sealed), identities=[RA])
+        has(report, "issuer: O=Simulated MDM,CN=Test CA", said)
+        assert report.problems == []
+
+
+def test_the_revocation_list_that_answers_a_get_crl_is_read() -> None:
+    lists = der.sequence(
+        der.oid(SIGNED_DATA),
+        der.context(
+            0,
+            der.sequence(
+                der.integer(1),
+                der.tlv(der.SET),
+                der.sequence(der.oid(cms.DATA)),
+                der.context(1, CA.crl()),
+                der.tlv(der.SET),
+            ),
+        ),
+    )
+    report = tell(lists)
+    has(report, "revocation list of: O=Simulated MDM,CN=Test CA")
+    assert report.problems == []
 
 
 def test_two_signers_are_one_too_many() -> None:
