@@ -82,6 +82,15 @@ def name_of(certificate: x509.Certificate) -> str:
         return "(unreadable subject)"
 
 
+def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """By name and signature, of SHA-1 too; whether `issuer` may, and when, is not looked at."""
+    try:
+        named = certificate.issuer == issuer.subject
+        return named and _signature_is_valid(certificate, issuer)
+    except UNREADABLE:
+        return False
+
+
 class _PathSearch:
     """Depth-first, trusted issuers before those that came along; remembers the refusal that got furthest."""
 

@@ -3,13 +3,13 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Self
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
-from certs import cms, der, names
+from certs import cms, der, trust
 from certs.errors import MalformedMessage, UntrustedCertificate
 
 FINGERPRINTS: Final = {16: "md5", 20: "sha1", 32: "sha256"}  # by length
@@ -29,8 +29,10 @@ class CaCertificates:
             certificates = tuple(cms.decode_certs_only(node.raw))
         else:
             certificates = (cms.load_certificate(node.raw, "GetCACert"),)
-        if not certificates:
-            raise MalformedMessage("GetCACert", "at least one certificate", 0)
+        if not 1 <= len(certificates) <= trust.MAX_CANDIDATES:
+            raise MalformedMessage(
+                "GetCACert", f"1 to {trust.MAX_CANDIDATES} certificates", len(certificates)
+            )
         return cls(certificates)
 
     @property
@@ -62,51 +64,65 @@ class CaCertificates:
         path: list[x509.Certificate] = []
         below = leaf
         while (above := known.pop(cms.issuer_der(below), None)) is not None:
-            if not _is_ca(above) or cms.issuer_der(above) == cms.subject_der(above):
-                break
-            if not _issued(above, below):
+            if cms.issuer_der(above) == cms.subject_der(above) or not _issued(above, below):
                 break
             path.append(above)
             below = above
         return tuple(path)
 
-    def check_fingerprint(self, expected: bytes) -> None:
-        """The payload's CAFingerprint; its length says which digest. Raises UntrustedCertificate."""
-        name = FINGERPRINTS.get(len(expected))
-        if name is None:
-            raise MalformedMessage("CAFingerprint", "16, 20 or 32 bytes", len(expected))
-        for certificate in self.certificates:
-            data = certificate.public_bytes(serialization.Encoding.DER)
-            if hashlib.new(name, data, usedforsecurity=False).digest() == expected:
-                return
-        subject = names.text(self.certificates[0].subject)
-        raise UntrustedCertificate(subject, "does not have the payload's CAFingerprint")
+    def pinned(self, fingerprint: bytes) -> "CaCertificates":
+        """The certificate of the payload's CAFingerprint, whose length says which digest, and those that hang together with it.
+
+        Others are left out: over plain HTTP anybody can put an RA of his own beside a CA that everybody knows, and read
+        the challenge then. Raises UntrustedCertificate.
+        """
+        if len(fingerprint) not in FINGERPRINTS:
+            raise MalformedMessage("CAFingerprint", "16, 20 or 32 bytes", len(fingerprint))
+        pinned = _pinned(self.certificates, fingerprint)
+        if not pinned:
+            subject = trust.name_of(self.certificates[0])
+            raise UntrustedCertificate(subject, "does not have the payload's CAFingerprint")
+        return CaCertificates(pinned)
 
     def check_signer(self, signer: x509.Certificate) -> None:
         """The signer of a CertRep must be one of these, or issued by one of these CAs."""
         if signer in self.certificates:
             return
         for issuer in self.certificates:
-            if _is_ca(issuer) and _issued(issuer, signer):
+            if _issued(issuer, signer):
                 return
         raise UntrustedCertificate(
-            names.text(signer.subject), "signed the CertRep, and GetCACert does not know it"
+            trust.name_of(signer), "signed the CertRep, and GetCACert does not know it"
         )
 
     def check_ca(self, signer: x509.Certificate) -> None:
         """Only a CA among these may say who comes after it. Raises UntrustedCertificate."""
         if signer not in self.certificates or not _is_ca(signer):
             raise UntrustedCertificate(
-                names.text(signer.subject), "signed GetNextCACert and is no CA of GetCACert"
+                trust.name_of(signer), "signed GetNextCACert and is no CA of GetCACert"
             )
 
 
+@lru_cache(maxsize=16)  # a whole fleet is given the same
+def _pinned(
+    certificates: tuple[x509.Certificate, ...], fingerprint: bytes
+) -> tuple[x509.Certificate, ...]:
+    """Those that signatures tie to the one with that fingerprint, in either direction; none without that one."""
+    kept: list[x509.Certificate] = []
+    others: list[x509.Certificate] = []
+    for certificate in certificates:
+        data = certificate.public_bytes(serialization.Encoding.DER)
+        found = hashlib.new(FINGERPRINTS[len(fingerprint)], data, usedforsecurity=False).digest()
+        (kept if found == fingerprint else others).append(certificate)
+    for known in kept:  # grows meanwhile
+        beside = [one for one in others if _issued(known, one) or _issued(one, known)]
+        kept += beside
+        others = [one for one in others if one not in beside]
+    return tuple(one for one in certificates if one in kept)
+
+
 def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True
+    return _is_ca(issuer) and trust.is_issued_by(certificate, issuer)
 
 
 def _may_encipher(certificate: x509.Certificate) -> bool:

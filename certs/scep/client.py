@@ -152,12 +152,15 @@ class ScepClient:
         return issued
 
     async def get_ca_cert(self) -> CaCertificates:
-        """GetCACert, its fingerprint checked if the payload names one."""
+        """GetCACert; where the payload names a fingerprint, only what hangs together with that certificate."""
         answer = await self._get("GetCACert", "get_ca_cert", quote(self._name or "", safe=""))
         ca = CaCertificates.decode(_body(answer))
-        if self._ca_fingerprint is not None:
-            ca.check_fingerprint(self._ca_fingerprint)
-        return ca
+        if self._ca_fingerprint is None:
+            return ca
+        pinned = ca.pinned(self._ca_fingerprint)
+        if left_out := len(ca.certificates) - len(pinned.certificates):
+            log.warning("scep_ca_certificates_not_below_fingerprint", left_out=left_out)
+        return pinned
 
     async def get_next_ca_cert(self) -> CaCertificates:
         """GetNextCACert: what takes over, signed by the CA of today (RFC 8894, section 4.7).

@@ -301,17 +301,17 @@ def test_a_leaf_with_an_unreadable_extension_is_refused() -> None:
 def test_old_hierarchies_signed_with_sha1_are_verified() -> None:
     """As Apple's device CAs are; cryptography refuses such certificates (certificates.md 0.7)."""
     root = authority("Old Root", key=rsa_key())
-    leaf = _with_sha1(leaf_of(root), rsa_key())
+    leaf = with_sha1(leaf_of(root), rsa_key())
     assert leaf.signature_algorithm_oid.dotted_string == "1.2.840.113549.1.1.5"
     assert verify_chain(leaf, [], [root.certificate], at=NOW) == [leaf, root.certificate]
-    forged = _with_sha1(leaf_of(root), rsa_key(1))
+    forged = with_sha1(leaf_of(root), rsa_key(1))
     assert refusal(forged, [], [root.certificate]) == (
         "CN=leaf",
         "is not signed by the CN=Old Root we know",
     )
 
 
-def _with_sha1(certificate: x509.Certificate, key: PrivateKey) -> x509.Certificate:
+def with_sha1(certificate: x509.Certificate, key: PrivateKey) -> x509.Certificate:
     sha256, sha1 = (bytes.fromhex(f"06092a864886f70d0101{last}") for last in ("0b", "05"))
     signed = certificate.tbs_certificate_bytes.replace(sha256, sha1)
     signature = key.sign(signed, padding.PKCS1v15(), hashes.SHA1())  # type: ignore[call-arg, arg-type]
@@ -359,7 +359,7 @@ def plain(subject: str, issuer: str, key: Any, signer: Any, *, ca: bool) -> x509
 def test_a_key_that_signs_no_sha1_did_not_sign() -> None:
     odd = ed25519.Ed25519PrivateKey.generate()
     root = plain("Odd Root", "Odd Root", odd, odd, ca=True)
-    leaf = _with_sha1(leaf_of(authority("Odd Root", key=rsa_key())), rsa_key())
+    leaf = with_sha1(leaf_of(authority("Odd Root", key=rsa_key())), rsa_key())
     assert "is not signed by" in refusal(leaf, [], [root])[1]
 
 

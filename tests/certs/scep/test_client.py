@@ -28,8 +28,9 @@ from certs.scep.capabilities import ADVERTISED
 from certs.scep.client import ScepClient
 from certs.scep.message import PkiRequest
 from certs.transport import HttpResponse
-from tests.certs.scep.support import CachedKeys, certificate_authority, request_for
+from tests.certs.scep.support import CHALLENGE, CachedKeys, certificate_authority, request_for
 from tests.certs.test_cms_signed import EC, RSA, self_signed
+from tests.certs.test_trust import with_sha1
 from tests.support import rsa_key
 
 KEY = rsa_key(1)
@@ -375,6 +376,71 @@ def test_the_recipient_is_chosen_by_key_usage_in_any_order(
         assert CaCertificates(certificates).recipient == recipient
 
 
+def sha256(certificate: x509.Certificate) -> bytes:
+    return certificate.fingerprint(hashes.SHA256())
+
+
+STRANGE_CA, STRANGE_RA = (  # as anybody may put them into an answer over plain HTTP
+    certificate(7, EVERYTHING, ca=True),
+    STRANGER.certificate,
+)
+
+
+@pytest.mark.parametrize("pin", [CA.certificate, RA.certificate])
+async def test_nobody_beside_the_fingerprint_gets_the_challenge(pin: x509.Certificate) -> None:
+    mixed = cms.certs_only([STRANGE_CA, STRANGE_RA, CA.certificate, RA.certificate])
+    peer = Peer(answers(), ca_certificates=mixed)
+    with capture_logs() as lines:
+        assert await peer.enroll(ca_fingerprint=sha256(pin)) == (LEAF,)
+    assert csr.decode(peer.requests[0].open(RA)).challenge_password == CHALLENGE
+    assert [line.get("left_out") for line in lines] == [2]
+    alone = cms.certs_only([STRANGE_CA, STRANGE_RA, CA.certificate])
+    with pytest.raises(MalformedMessage, match="a certificate with an RSA key"):
+        await Peer(answers(), ca_certificates=alone).enroll(ca_fingerprint=sha256(CA.certificate))
+
+
+async def test_nobody_beside_the_fingerprint_signs_an_answer() -> None:
+    mixed = cms.certs_only([STRANGE_CA, STRANGE_RA, CA.certificate, RA.certificate])
+    peer = Peer(answers(signer=STRANGER), ca_certificates=mixed)
+    with pytest.raises(UntrustedCertificate, match="GetCACert does not know it"):
+        await peer.enroll(ca_fingerprint=sha256(CA.certificate))
+
+
+def test_a_fingerprint_of_the_root_takes_the_whole_chain_in() -> None:
+    root = CertificateAuthority.create("Root", clock=CLOCK)
+    middle = CertificateAuthority.create("Middle", clock=CLOCK, parent=root)
+    ra = middle.issue_identity(rsa_key(6), names.from_subject([[["CN", "RA"]]]))
+    second = middle.issue_identity(rsa_key(5), names.from_subject([[["CN", "RA 2"]]]))
+    chain = (ra.certificate, second.certificate, middle.certificate, root.certificate)
+    for pin in chain:
+        assert CaCertificates((*chain, STRANGE_CA)).pinned(sha256(pin)).certificates == chain
+
+
+def test_authorities_of_old_that_signed_with_sha1_are_known() -> None:
+    ca = CertificateAuthority.create("Old", key=rsa_key(8), clock=CLOCK)
+    issued = ca.issue(rsa_key(6).public_key(), names.from_subject([[["CN", "RA"]]]))
+    ra = with_sha1(issued, rsa_key(8))
+    known = CaCertificates((ca.certificate,))
+    known.check_signer(ra)
+    with pytest.raises(UntrustedCertificate):
+        known.check_signer(with_sha1(issued, rsa_key(7)))
+    pinned = CaCertificates((ra, ca.certificate)).pinned(sha256(ca.certificate))
+    assert pinned.recipient == ra
+
+
+def test_a_name_that_cannot_be_read_is_refused_like_any_other() -> None:
+    utf8, unknown = b"\x0c\x07SCEP CA", b"\x08\x07SCEP CA"
+    data = CA.certificate.public_bytes(serialization.Encoding.DER).replace(utf8, unknown)
+    odd = x509.load_der_x509_certificate(data)
+    for refusing in (
+        lambda: CaCertificates((odd,)).pinned(bytes(32)),
+        lambda: CaCertificates((CA.certificate,)).check_signer(odd),
+        lambda: CaCertificates((CA.certificate,)).check_ca(odd),
+    ):
+        with pytest.raises(UntrustedCertificate, match="unreadable subject"):
+            refusing()
+
+
 def test_there_is_no_recipient_without_an_rsa_key() -> None:
     with pytest.raises(MalformedMessage, match="a certificate with an RSA key"):
         assert CaCertificates((EC.certificate,)).recipient
@@ -387,6 +453,7 @@ def test_get_ca_cert_is_decided_by_content() -> None:
     assert CaCertificates.decode(several).certificates == (CA.certificate,)
     for body in (
         cms.certs_only([]),
+        cms.certs_only([certificate(number, None) for number in range(1, 34)]),
         b"",
         b"<html>",
         CA.certificate.public_bytes(serialization.Encoding.PEM),
