@@ -87,6 +87,16 @@ def build(
         spki_der(key.public_key()),
         der.context(0, *sorted(attributes, reverse=not in_order)),
     )
+    return _signed(information, key, digest)
+
+
+def signed_again(request: bytes, key: PrivateKey, digest: str) -> bytes:
+    """The same request by the same key, with another digest."""
+    information = der.read(request, FIELD).items(der.SEQUENCE, 3)[0]
+    return _signed(information.raw, key, digest)
+
+
+def _signed(information: bytes, key: PrivateKey, digest: str) -> bytes:
     return der.sequence(
         information,
         algorithms.signature_identifier(

@@ -125,6 +125,8 @@ class ScepClient:
         misbehaviour = self._misbehaviour(csr_der)
         key, csr_der = await misbehaviour.request(key, csr_der)
         request = csr.decode(csr_der)
+        if digest == "sha1":
+            csr_der = csr.signed_again(csr_der, key, digest)  # else the server cannot check it
         signer = current or await self._message_signer(key, request.subject)
         enrollment = _Enrollment(
             ca=ca,

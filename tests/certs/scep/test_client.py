@@ -488,6 +488,26 @@ async def test_the_signing_time_is_that_of_the_device_clock() -> None:
     assert peer.requests[0].signing_time == CLOCK.now()
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "algorithm"),
+    [
+        (b"SHA-1\nDES3\nPOSTPKIOperation", "1.2.840.113549.1.1.5"),  # sha1WithRSAEncryption
+        (b"SHA-1\nSHA-256\nAES\nPOSTPKIOperation", "1.2.840.113549.1.1.11"),
+        (b"SHA-512\nAES\nPOSTPKIOperation", "1.2.840.113549.1.1.11"),
+    ],
+)
+async def test_a_server_that_knows_sha1_alone_can_check_the_request_too(
+    capabilities: bytes, algorithm: str
+) -> None:
+    peer = Peer(answers(), capabilities=capabilities)
+    await peer.enroll()
+    inside = peer.requests[0].open(RA)
+    information, identifier, _ = der.read(inside).children()
+    assert identifier.children()[0].as_oid() == algorithm
+    assert information.raw == der.read(request_for(1)).children()[0].raw
+    assert csr.decode(inside).challenge_password == CHALLENGE
+
+
 async def test_same_key_signs_in_the_form_of_the_rfc() -> None:
     peer = Peer(answers())
     await peer.enroll(signer="same-key")
