@@ -43,7 +43,7 @@ class Settings(FileModel):
     sign_message: bool = True
     access_rights: int = Field(8191, ge=1, le=8191)
     challenge_minutes: float = Field(15, gt=0)
-    identity_days: float = Field(365, gt=0)
+    identity_days: float = Field(365, gt=0, le=36_500)
     # None: a third of identity_days, at most 30; 0: identities are left to expire.
     renew_days_before: float | None = Field(None, ge=0)
     acme_key_size: int = 384

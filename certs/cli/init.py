@@ -12,6 +12,7 @@ from certs.logs import log_to_stderr
 DEFAULT_FOLDER = Path("mdm-ca")
 DEFAULT_NAME = "MDM Test CA"
 DEFAULT_HOSTS = ["localhost", "127.0.0.1", "::1"]
+MAX_DAYS = 36500  # of a certificate; its CA ends before that
 
 
 class CaKey(StrEnum):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from certs.cli.init import DEFAULT_FOLDER, DEFAULT_HOSTS, DEFAULT_NAME
+from certs.cli.init import DEFAULT_FOLDER, DEFAULT_HOSTS, DEFAULT_NAME, MAX_DAYS
 from certs.cli.input import read_secret, stop
 from certs.logs import log_to_stderr
 
@@ -46,7 +46,9 @@ def issue(
     serial: Annotated[
         str | None, typer.Option(help="Serial number of the device, for its subject.")
     ] = None,
-    days: Annotated[float, typer.Option(min=0, help="How long it is valid.")] = 365,
+    days: Annotated[
+        float, typer.Option(min=0, max=MAX_DAYS, help="How long it is valid, at most as the CA.")
+    ] = 365,
     key: Annotated[Key, typer.Option(help="The key that is made for it.")] = Key.P256,
     out: Annotated[
         Path | None,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from certs.cli.init import DEFAULT_FOLDER, DEFAULT_HOSTS, DEFAULT_NAME
+from certs.cli.init import DEFAULT_FOLDER, DEFAULT_HOSTS, DEFAULT_NAME, MAX_DAYS
 from certs.cli.input import read_certificates, read_secret, stop
 from certs.logs import log_to_stderr
 
@@ -48,7 +48,13 @@ def serve(
         ),
     ] = 0,
     days: Annotated[
-        float, typer.Option(min=0, help="How long certificates are valid.", rich_help_panel=AT)
+        float,
+        typer.Option(
+            min=0,
+            max=MAX_DAYS,
+            help="How long certificates are valid, at most as the CA.",
+            rich_help_panel=AT,
+        ),
     ] = 365,
     challenge_file: Annotated[
         Path | None,

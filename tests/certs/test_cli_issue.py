@@ -137,6 +137,18 @@ def test_what_cannot_be_issued_is_refused_in_one_line(
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("days", ["inf", "nan", "1e12", "-1"])
+@pytest.mark.parametrize("command", [["issue", "X"], ["serve"]])
+def test_a_time_that_no_calendar_has_is_a_usage_error(
+    tmp_path: Path, command: list[str], days: str
+) -> None:
+    ca = tmp_path / "mdm-ca"
+    code, said, error = run(*command, "--folder", str(ca), "--days", days)
+    assert (code, said) == (2, "")
+    assert "Invalid value for '--days'" in error
+    assert not ca.exists()
+
+
 def test_without_a_ca_there_is_nothing_to_issue(tmp_path: Path) -> None:
     code, _, error = issue(tmp_path / "none", "X")
     assert code == 2

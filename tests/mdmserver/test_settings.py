@@ -20,6 +20,7 @@ name_template: "{{SERIAL}}-{{USER}}"
 access_rights: 2
 acme_key_size: 521
 challenge_minutes: 0
+identity_days: inf
 colour: red
 setup_commands:
   - Queries: [UDID]
@@ -41,6 +42,7 @@ def test_every_mistake_is_reported_at_once(tmp_path: Path) -> None:
         "access_rights",
         "acme_key_size",
         "challenge_minutes",
+        "identity_days",
         "colour",
         "setup_commands",
     }
