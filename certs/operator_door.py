@@ -131,7 +131,10 @@ class Operator:
             with error:
                 raise OperatorRefused(_words(error.read(), error.code)) from error
         except (OSError, ValueError) as error:
-            raise OperatorRefused(f"{self.url}: {error}") from error
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, ConnectionRefusedError):  # killed, so that its file stayed
+                reason = "the `mdm-certs serve --approval manual` that was here has ended"
+            raise OperatorRefused(f"{self.url}: {reason}") from error
 
 
 def _words(body: bytes, status: int) -> str:

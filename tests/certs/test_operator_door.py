@@ -165,7 +165,7 @@ def test_a_file_that_names_no_door_is_named(tmp_path: Path) -> None:
     with pytest.raises(OperatorRefused, match="cannot be read"):
         Operator.read(tmp_path)
     (tmp_path / FILE).write_text(json.dumps({"url": "http://127.0.0.1:1", "token": "x"}))
-    with pytest.raises(OperatorRefused, match="127.0.0.1:1"):
+    with pytest.raises(OperatorRefused, match="127.0.0.1:1: the `mdm-certs serve .* has ended"):
         Operator.read(tmp_path).waiting()
 
 
