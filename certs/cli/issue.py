@@ -122,6 +122,8 @@ def _issued(
         stop("--host is for --kind server")
     attributes = [x509.NameAttribute(NameOID.COMMON_NAME, name)]
     if serial is not None:
+        if not serial:
+            stop("--serial is empty")
         attributes.append(x509.NameAttribute(NameOID.SERIAL_NUMBER, serial))
     return opened.ca.issue_identity(made, x509.Name(attributes), days=days)
 

@@ -121,6 +121,7 @@ def test_a_name_leads_to_no_other_folder(
     [
         (["X", "--host", "h"], "--host is for --kind server"),
         (["h", "--kind", "server", "--serial", "S"], "--serial is for an identity"),
+        (["X", "--serial", ""], "--serial is empty"),
         (["x" * 65], "cannot stand in a certificate"),
         (["X", "--password-file", "/nowhere"], "/nowhere: No such file or directory"),
         (["X", "--out", "/nowhere/x"], "No such file or directory"),
