@@ -8,10 +8,11 @@ import plistlib
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from certs.errors import MalformedMessage
+from certs.inspection import scep_payload
 from certs.inspection.report import Inside, Report, blob, secret
+from certs.inspection.scep_payload import scheme
 
 MAX_PLIST_BYTES: Final = 4 * 1024 * 1024
 MAX_SHOWN: Final = 40  # entries of one dictionary
@@ -166,27 +167,16 @@ def _payload(report: Report, payload: Mapping[str, Any], inside: Inside) -> None
         if key not in payload:
             report.wrong(f"payload {kind} has no {key}")
     if kind == "com.apple.security.scep":
-        _scep(report, content)
+        scep_payload.describe(report, content)
     if kind == "com.apple.mdm":
         _mdm(report, payload)
     if kind == "com.apple.security.acme":
         _acme(report, payload)
 
 
-def _scep(report: Report, content: object) -> None:
-    if not isinstance(content, dict):
-        report.wrong("the SCEP payload has no PayloadContent dictionary")
-        return
-    if _scheme(content.get("URL")) not in ("http", "https"):
-        report.wrong("URL of the SCEP payload is neither http nor https")
-    size = content.get("Keysize", 1024)
-    if isinstance(size, int) and size < 2048:
-        report.wrong(f"SCEP Keysize is {size}: many servers refuse less than 2048")
-
-
 def _acme(report: Report, payload: Mapping[str, Any]) -> None:
     """What Apple's schema lets go together (certificates.md 2.1)."""
-    if _scheme(payload.get("DirectoryURL")) != "https":
+    if scheme(payload.get("DirectoryURL")) != "https":
         report.wrong("DirectoryURL of the ACME payload is not https")
     kind, size = payload.get("KeyType"), payload.get("KeySize")
     bound = payload.get("HardwareBound") is True
@@ -205,6 +195,7 @@ def _acme(report: Report, payload: Mapping[str, Any]) -> None:
             report.wrong(f"KeyType {kind} is neither RSA nor ECSECPrimeRandom")
     if payload.get("Attest") is True and not bound:
         report.wrong("Attest needs HardwareBound")
+    scep_payload.naming(report, payload)
     if "/" in str(payload.get("ClientIdentifier", "")):
         report.wrong("ClientIdentifier has a slash, which current ACME servers refuse or misread")
 
@@ -214,7 +205,7 @@ def _mdm(report: Report, payload: Mapping[str, Any]) -> None:
     if isinstance(topic, str) and not topic.startswith("com.apple.mgmt."):
         report.wrong(f"Topic {topic} does not start with com.apple.mgmt.")
     for key in ("ServerURL", "CheckInURL"):
-        if key in payload and _scheme(payload[key]) != "https":
+        if key in payload and scheme(payload[key]) != "https":
             report.wrong(f"{key} is not https")
 
 
@@ -235,10 +226,3 @@ def _together(report: Report, payloads: list[dict[str, Any]]) -> None:
             report.wrong(f"IdentityCertificateUUID {wanted} names no payload of the profile")
         elif named and named[0].get("PayloadType") not in IDENTITIES:
             report.wrong(f"IdentityCertificateUUID {wanted} names a payload that is no identity")
-
-
-def _scheme(url: object) -> str:
-    try:
-        return urlsplit(str(url)).scheme
-    except ValueError:
-        return ""

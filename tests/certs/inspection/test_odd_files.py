@@ -22,7 +22,7 @@ from certs import cms, csr, der, names
 from certs.acme.jws import base64url
 from certs.ca import CertificateAuthority
 from certs.cms_signed import SIGNED_DATA
-from certs.inspection import plists
+from certs.inspection import scep_payload
 from certs.keys import generate
 from certs.scep import message
 from tests.certs.inspection.told import (
@@ -307,7 +307,7 @@ def test_an_encrypted_profile_keeps_its_payloads_to_itself() -> None:
 
 
 def test_a_url_that_is_none_has_no_scheme() -> None:
-    assert plists._scheme("https://[") == ""
+    assert scep_payload.scheme("https://[") == ""
 
 
 @pytest.mark.parametrize(

@@ -66,12 +66,64 @@ def test_a_sound_profile_has_nothing_wrong(form: Any) -> None:
         ({"mdm": {"PayloadUUID": "SCEP"}}, "PayloadUUID SCEP stands in 2 payloads"),
         ({"scep": {"PayloadType": "com.apple.mdm"}}, "more than one com.apple.mdm payload"),
         ({"scep": {"PayloadContent": {"URL": "ftp://h"}}}, "neither http nor https"),
+        ({"scep": {"PayloadContent": {}}}, "neither http nor https"),
         ({"scep": {"PayloadContent": 5}}, "the SCEP payload has no PayloadContent dictionary"),
     ],
 )
 def test_one_thing_wrong_with_a_profile_is_told(changes: dict[str, Any], problem: str) -> None:
     report = tell(plistlib.dumps(profile(**changes)))
     assert any(problem in said for said in report.problems), report.problems
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"Keysize": 512}, "SCEP Keysize is 512: devices know 1024, 2048 and 4096"),
+        ({"Keysize": 3072}, "SCEP Keysize is 3072: devices know"),
+        ({"Keysize": "2048"}, "Keysize of the SCEP payload is not an integer"),
+        ({"Keysize": True}, "Keysize of the SCEP payload is not an integer"),
+        ({"KeyUsage": 5}, "KeyUsage of the SCEP payload is spelt Key Usage"),
+        ({"Key Usage": 2}, "SCEP Key Usage is 2: 1 is signing"),
+        ({"Key Type": "EC"}, "SCEP Key Type is EC"),
+        ({"CAFingerprint": bytes(19)}, "CAFingerprint has 19 bytes"),
+        ({"CAFingerprint": "abcd"}, "CAFingerprint of the SCEP payload is not data"),
+        ({"Retries": -1}, "SCEP Retries is -1"),
+        ({"RetryDelay": -5}, "SCEP RetryDelay is -5"),
+        ({"Challenge": 5}, "Challenge of the SCEP payload is not a string"),
+        ({"URL": 5}, "URL of the SCEP payload is not a string"),
+        ({"URL": "h/scep"}, "neither http nor https"),
+        ({"Subject": ["CN", "x"]}, "Subject[0]: expected an array of [type, value] pairs"),
+        ({"Subject": [["CN", "x"]]}, "Subject[0]: expected pairs of two strings"),
+        ({"Subject": [[["CM", "x"]]]}, "Subject[0]: expected a valid value for CM"),
+        ({"Subject": [[["C", "USA"]]]}, "Subject[0]: expected a valid value for C"),
+        ({"SubjectAltName": {"dNSName": 5}}, "SubjectAltName.dNSName"),
+        ({"SubjectAltName": {"dNSName": "ü"}}, "SubjectAltName.dNSName: expected ASCII"),
+    ],
+)
+def test_one_thing_wrong_with_a_scep_payload_is_told(changes: dict[str, Any], problem: str) -> None:
+    inner = {"URL": "https://h/scep", "Challenge": "hush", "Keysize": 2048, **changes}
+    report = tell(plistlib.dumps(profile(scep={"PayloadContent": inner})))
+    assert any(problem in said for said in report.problems), report.problems
+
+
+def test_every_key_of_a_scep_payload_is_known() -> None:
+    inner = {
+        "URL": "https://h/scep",
+        "Name": "CA",
+        "Challenge": "hush",
+        "Keysize": 4096,
+        "Key Type": "RSA",
+        "Key Usage": 5,
+        "CAFingerprint": bytes(20),
+        "Retries": 0,
+        "RetryDelay": 0,
+        "Subject": [[["C", "US"], ["CN", "x"]], [["2.5.4.5", "SIM1"]]],
+        "SubjectAltName": {"dNSName": ["a.example"], "ntPrincipalName": "a@example"},
+        "KeyIsExtractable": False,
+        "AllowAllAppsAccess": False,
+        "GetCACaps": ["AES"],
+    }
+    assert tell(plistlib.dumps(profile(scep={"PayloadContent": inner}))).problems == []
 
 
 def test_a_signed_profile_is_read_through_its_signature() -> None:
@@ -139,6 +191,7 @@ def test_an_acme_payload_whose_values_go_together_has_nothing_wrong(
         ({"KeyType": "Ed25519"}, "KeyType Ed25519 is neither"),
         ({"HardwareBound": False}, "Attest needs HardwareBound"),
         ({"ClientIdentifier": "a/b"}, "ClientIdentifier has a slash"),
+        ({"Subject": [["CN", "x"]]}, "Subject[0]: expected pairs of two strings"),
     ],
 )
 def test_values_of_an_acme_payload_that_do_not_go_together_are_told(
