@@ -20,6 +20,7 @@ from certs.scep.outcome import Outcome
 
 UNREADABLE: Final = "the request cannot be decrypted, or is no request signed by its own key"
 MINIMUM_SIGNER_BITS: Final = 1024
+MAX_REQUEST_BYTES: Final = 32 * 1024  # one that waits is kept, and so is the certificate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,11 @@ class Opening:
             raise _unreadable(outcome, reason) from None
         except InvalidSignature as error:
             raise _unreadable(outcome, str(error)) from None
+        if len(wanted.der) > MAX_REQUEST_BYTES:  # no sooner: that would tell good padding from bad
+            raise ScepFailure(
+                FailInfo.BAD_REQUEST,
+                f"the request has {len(wanted.der)} bytes, more than {MAX_REQUEST_BYTES}",
+            )
         outcome.wanted = wanted
         key = wanted.public_key
         if not isinstance(key, rsa.RSAPublicKey):

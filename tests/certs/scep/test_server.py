@@ -17,6 +17,7 @@ from certs.clock import SimulatedClock
 from certs.errors import CannotDecrypt
 from certs.identity import Identity
 from certs.scep import message as scep
+from certs.scep.approval import TimedApproval
 from certs.scep.message import CertRep, PkiStatus
 from certs.scep.opening import UNREADABLE
 from certs.scep.server import decode_get_message, raw_query
@@ -401,6 +402,17 @@ async def test_a_requested_ec_key_is_bad_alg() -> None:
         request = csr.build(key, names.from_subject([]), challenge=CHALLENGE)
         fail_info, text = await refused(scep_door, pkcs_req(scep_door, content=request))
         assert (fail_info, text) == ("0", "the requested key is not RSA")
+
+
+async def test_a_request_that_would_cost_memory_while_it_waits_is_bad_request() -> None:
+    async with door(approval=TimedApproval(SimulatedClock(), polls=1)) as scep_door:
+        long = [[["CN", f"{number:064}"]] for number in range(450)]
+        request = csr.build(rsa_key(1), names.from_subject(long), challenge=CHALLENGE)
+        fail_info, text = await refused(scep_door, pkcs_req(scep_door, content=request))
+        assert (fail_info, text) == ("2", f"the request has {len(request)} bytes, more than 32768")
+        damaged = request[:-1] + bytes((request[-1] ^ 1,))
+        fail_info, text = await refused(scep_door, pkcs_req(scep_door, content=damaged))
+        assert (fail_info, text) == ("1", UNREADABLE)  # as with a small one
 
 
 async def test_a_transaction_id_with_another_key_never_gets_the_first_certificate() -> None:
