@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtensionOID, SignatureAlgorithmOID
 
+from certs import names
 from certs.errors import UntrustedCertificate
 
 MAX_CHAIN: Final = 8  # certificates from leaf to root
@@ -77,7 +78,7 @@ def check_dates(certificate: x509.Certificate, at: datetime) -> None:
 def name_of(certificate: x509.Certificate) -> str:
     """The subject for an error or a log, whatever the certificate holds."""
     try:
-        return certificate.subject.rfc4514_string()
+        return names.text(certificate.subject)
     except UNREADABLE:
         return "(unreadable subject)"
 
@@ -206,7 +207,7 @@ def _check_issuer(certificate: x509.Certificate, extensions: x509.Extensions, be
 
 
 def _no_issuer(certificate: x509.Certificate, named: bool) -> UntrustedCertificate:
-    name, issuer = name_of(certificate), certificate.issuer.rfc4514_string()
+    name, issuer = name_of(certificate), names.text(certificate.issuer)
     if named:
         return UntrustedCertificate(name, f"is not signed by the {issuer} we know")
     if certificate.issuer == certificate.subject:

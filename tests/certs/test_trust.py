@@ -392,7 +392,7 @@ def test_a_genuine_app_attest_chain_verifies() -> None:
     assert refusal(leaf, [], [sub_ca])[1] == "expired on 2021-01-25T12:13:35Z"
     apple = x509.load_pem_x509_certificate((VECTORS / "acme/apple-att-ca.crt").read_bytes())
     assert refusal(leaf, [sub_ca], [apple], None)[1] == (
-        "its issuer ST=California,O=Apple Inc.,CN=Apple App Attestation Root CA is not known"
+        "its issuer CN=Apple App Attestation Root CA,O=Apple Inc.,ST=California is not known"
     )
 
 

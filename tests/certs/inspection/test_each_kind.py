@@ -105,7 +105,7 @@ SOUND: dict[str, tuple[Callable[[], bytes], Any, list[str]]] = {
     "certificate": (
         certificate,
         trusting(CA.certificate),
-        ["certificate: CN=issued", "trusted: leads to CN=Test CA"],
+        ["certificate: CN=issued", "trusted: leads to O=Simulated MDM,CN=Test CA"],
     ),
 }
 
@@ -219,7 +219,7 @@ def test_the_issuers_of_a_certificate_may_stand_in_the_same_file() -> None:
     pem = [one.public_bytes(Encoding.PEM) for one in (leaf, middle.certificate, CA.certificate)]
     whole = tell(b"".join(pem), roots=[CA.certificate])
     assert whole.problems == []
-    assert sum("trusted: leads to CN=Test CA" in line for line in whole.lines) == 3
+    assert sum("trusted: leads to O=Simulated MDM,CN=Test CA" in line for line in whole.lines) == 3
     (problem,) = tell(b"".join(pem[::2]), roots=[CA.certificate]).problems
     assert problem.startswith("not trusted: ")
 
@@ -234,5 +234,5 @@ def test_a_root_that_a_profile_carries_need_not_be_one_that_is_given() -> None:
     }
     whole = {**profile(), "PayloadContent": [*profile()["PayloadContent"], payload]}
     report = tell(cms.sign(plistlib.dumps(whole), RA), roots=[CA.certificate])
-    has(report, "certificate: CN=Other CA")
+    has(report, "certificate: O=Simulated MDM,CN=Other CA")
     assert report.problems == []

@@ -62,6 +62,15 @@ def test_dates_are_told_by_the_time_given(at: datetime, problem: str) -> None:
     assert problem in said
 
 
+def test_a_name_is_written_alike_wherever_it_stands() -> None:
+    data = CA.certificate.public_bytes(Encoding.DER)
+    report = tell(data, at=CLOCK.now() + timedelta(days=5000), roots=[CA.certificate])
+    name = "O=Simulated MDM,CN=Test CA"
+    has(report, f"certificate: {name}", f"issuer: {name}")
+    assert all(f"certificate {name}: " in problem for problem in report.problems)
+    assert report.problems
+
+
 def test_a_pki_message_is_opened_with_the_right_key_only() -> None:
     closed = tell(pki_request())
     has(

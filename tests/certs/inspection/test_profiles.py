@@ -128,7 +128,12 @@ def test_every_key_of_a_scep_payload_is_known() -> None:
 
 def test_a_signed_profile_is_read_through_its_signature() -> None:
     report = tell(cms.sign(plistlib.dumps(profile()), RA), roots=[CA.certificate])
-    has(report, "signature is valid, by: CN=RA", "trusted: leads to CN=Test CA", "com.apple.mdm")
+    has(
+        report,
+        "signature is valid, by: CN=RA",
+        "trusted: leads to O=Simulated MDM,CN=Test CA",
+        "com.apple.mdm",
+    )
     assert report.problems == []
 
 
@@ -140,7 +145,10 @@ def test_a_certificate_payload_is_read_too() -> None:
         "PayloadVersion": 1,
         "PayloadContent": CA.certificate.public_bytes(Encoding.DER),
     }
-    has(tell(plistlib.dumps(profile(PayloadContent=[payload]))), "certificate: CN=Test CA")
+    has(
+        tell(plistlib.dumps(profile(PayloadContent=[payload]))),
+        "certificate: O=Simulated MDM,CN=Test CA",
+    )
 
 
 def acme(**changes: Any) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def test_every_captured_file_is_told_without_a_crash() -> None:
                 "messageType: 19 (PKCSReq, a request for a certificate)",
                 "transactionID: A13090761A30F66664F85D37433D2065E1112BA1",
                 "senderNonce: 8 bytes ae7fe8816cc6bedd",
-                "signature is valid, by: C=US,CN=MDM SCEP SIGNER",
+                "signature is valid, by: CN=MDM SCEP SIGNER,C=US",
                 "for: serial number 1 of C=USA,O=etcd-ca,OU=CA, by RSA PKCS#1 v1.5",
                 "cipher: des3-cbc",
             ],
