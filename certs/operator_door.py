@@ -23,6 +23,7 @@ from certs.clock import Clock
 from certs.errors import CertsError
 from certs.keys import spki_der
 from certs.scep.approval import ManualApproval
+from certs.scep.transactions import WAITING_FOR
 from certs.whole_file import write_whole
 
 log = structlog.get_logger()
@@ -50,10 +51,12 @@ class OperatorDoor:
 
     async def waiting(self, request: web.Request) -> web.Response:
         """Those nobody has decided on, oldest first; never a challenge."""
+        self._approval.forget(self._clock.now() - WAITING_FOR)
         return web.json_response({"requests": [self._shown(one) for one in self._approval.waiting]})
 
     async def decide(self, request: web.Request) -> web.Response:
         """The next poll of that client brings the certificate, or badRequest."""
+        self._approval.forget(self._clock.now() - WAITING_FOR)
         request_id, decision = request.match_info["id"], request.match_info["decision"]
         try:
             if decision == "approve":

@@ -1,7 +1,7 @@
 """Who decides on SCEP requests that wait: a person, or the clock (certificates.md 1.9)."""
 
 from collections import OrderedDict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from certs.authorize import Decision, WaitingRequest
@@ -30,10 +30,16 @@ class ManualApproval:
         """The next poll brings badRequest. Raises LookupError as `approve` does."""
         self._decide(request_id, Decision.DENY)
 
+    def forget(self, before: datetime) -> None:
+        """Those that came before then, as the server does; an approval would lead to nothing."""
+        for one in self.waiting:
+            if one.since < before:
+                del self._waiting[one.id]
+
     async def decide(self, waiting: WaitingRequest) -> Decision:
         decision = self._decisions.pop(waiting.id, Decision.WAIT)
         if decision is Decision.WAIT:
-            self._waiting.setdefault(waiting.id, waiting)
+            self._waiting[waiting.id] = waiting
             if len(self._waiting) > MAX_WAITING:
                 self._waiting.popitem(last=False)
         return decision

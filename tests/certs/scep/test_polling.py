@@ -1,9 +1,11 @@
 """PENDING, CertPoll and approval; GetCert and GetCRL, which we answer with a no (certificates.md 1.9)."""
 
+import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from cryptography import x509
 
 from certs import der, names
@@ -11,6 +13,7 @@ from certs.authorize import StaticChallenge
 from certs.clock import SimulatedClock
 from certs.errors import ScepFailure
 from certs.faults import Action
+from certs.operator_door import OperatorDoor
 from certs.scep import message as scep
 from certs.scep.approval import ManualApproval, TimedApproval
 from certs.scep.client import transaction_id
@@ -49,6 +52,26 @@ async def test_a_request_waits_until_somebody_approves() -> None:
         assert approval.waiting == ()
         leaf, *_ = await scep_door.client(signer="same-key").enroll(KEY, request_for(1))
         assert scep_door.challenges.issued_to == [leaf]
+
+
+async def test_a_request_that_the_server_forgot_is_shown_to_nobody() -> None:
+    clock, approval = SimulatedClock(), ManualApproval()
+    operators = OperatorDoor(approval, "token", clock)
+    decided = make_mocked_request("POST", "/", match_info={"id": "", "decision": "approve"})
+    async with door(approval=approval, clock=clock) as scep_door:
+        await post(scep_door, pkcs_req(scep_door))
+        (old,) = approval.waiting
+        await clock.advance(timedelta(days=1, seconds=1).total_seconds())
+        assert (await post(scep_door, poll(scep_door))).fail_info == FailInfo.BAD_CERT_ID
+        decided.match_info["id"] = old.id
+        assert (await operators.decide(decided)).status == 404
+        # Sent again it waits anew, and what is shown is what is polled.
+        for message in (pkcs_req(scep_door), poll(scep_door)):
+            assert (await post(scep_door, message)).status is PkiStatus.PENDING
+        answer = await operators.waiting(make_mocked_request("GET", "/requests"))
+        assert isinstance(answer.body, bytes)
+        (shown,) = json.loads(answer.body)["requests"]
+        assert (shown["id"], shown["waited_s"], shown["polls"]) == (old.id, 0, 1)
 
 
 async def test_a_denied_request_stays_denied() -> None:
