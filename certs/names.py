@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from cryptography import x509
+from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID
 
 from certs import der
@@ -19,6 +20,15 @@ SHORTCUTS: Final = {
     "CN": NameOID.COMMON_NAME,
 }
 PLAIN_VALUE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._:/@()-]*[A-Za-z0-9._:/@()-])?")
+PRINTABLE: Final = frozenset(
+    {
+        NameOID.COUNTRY_NAME,
+        NameOID.JURISDICTION_COUNTRY_NAME,
+        NameOID.SERIAL_NUMBER,
+        NameOID.DN_QUALIFIER,
+    }
+)
+IA5: Final = frozenset({NameOID.EMAIL_ADDRESS, NameOID.DOMAIN_COMPONENT})
 NT_PRINCIPAL_NAME: Final = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3")
 DIGITAL_SIGNATURE: Final = 0x01
 KEY_ENCIPHERMENT: Final = 0x04
@@ -52,10 +62,19 @@ def _pair(pair: object, field: str) -> x509.NameAttribute[str]:
             raise MalformedMessage(field, "pairs of two strings", pair)
     try:
         oid = SHORTCUTS.get(kind.upper()) or x509.ObjectIdentifier(kind)
-        # cryptography picks the string type: C and serialNumber printable, e-mail IA5, the rest UTF-8.
-        return x509.NameAttribute(oid, value)
+        return attribute(oid, value)
     except ValueError as error:
         raise MalformedMessage(field, f"a valid value for {kind}", str(error)) from error
+
+
+def attribute(oid: x509.ObjectIdentifier, value: str) -> x509.NameAttribute[str]:
+    """With a string type that can hold the value. Raises ValueError for one that is too long or empty.
+
+    cryptography picks the type by OID alone: C and serialNumber printable, e-mail IA5, the rest UTF-8. It writes what these
+    cannot hold all the same, such as a literal %SerialNumber%, and no reader takes that.
+    """
+    holds = der.is_printable(value) if oid in PRINTABLE else value.isascii() or oid not in IA5
+    return x509.NameAttribute(oid, value, None if holds else _ASN1Type.UTF8String)
 
 
 def alternative_names(mapping: Mapping[str, object]) -> list[x509.GeneralName]:

@@ -171,7 +171,7 @@ def device_name(udid: str, serial: str) -> x509.Name:
     return x509.Name(
         [
             x509.NameAttribute(NameOID.COMMON_NAME, udid),
-            x509.NameAttribute(NameOID.SERIAL_NUMBER, serial),
+            names.attribute(NameOID.SERIAL_NUMBER, serial),
         ]
     )
 

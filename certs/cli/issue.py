@@ -110,6 +110,7 @@ def _issued(
     from cryptography import x509
     from cryptography.x509.oid import NameOID
 
+    from certs import names
     from certs.ca import issue_server_identity
     from certs.keys import generate
 
@@ -124,7 +125,7 @@ def _issued(
     if serial is not None:
         if not serial:
             stop("--serial is empty")
-        attributes.append(x509.NameAttribute(NameOID.SERIAL_NUMBER, serial))
+        attributes.append(names.attribute(NameOID.SERIAL_NUMBER, serial))
     return opened.ca.issue_identity(made, x509.Name(attributes), days=days)
 
 

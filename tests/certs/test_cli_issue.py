@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from typer.testing import CliRunner
 
 from certs.cli import app
@@ -136,6 +136,14 @@ def test_what_cannot_be_issued_is_refused_in_one_line(
     assert error.startswith("mdm-certs: ")
     assert reason in error
     assert error.count("\n") == 1
+
+
+def test_any_serial_number_can_be_issued(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "device"
+    assert issue(folder, "UDID-1", "--serial", "SIM_é 1", "--out", str(out))[0] == 0
+    certificate = x509.load_pem_x509_certificates(Path(f"{out}.crt").read_bytes())[0]
+    (serial,) = certificate.subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
+    assert serial.value == "SIM_é 1"
 
 
 @pytest.mark.parametrize("days", ["inf", "nan", "1e12", "-1"])

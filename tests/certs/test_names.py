@@ -6,8 +6,9 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certs import der, names
+from certs import csr, der, names
 from certs.errors import MalformedMessage
+from tests.support import rsa_key
 
 
 def test_a_subject_keeps_its_order_and_its_rdns() -> None:
@@ -38,6 +39,24 @@ def test_e_mail_and_uid_go_by_their_numbers() -> None:
     assert name.get_attributes_for_oid(NameOID.EMAIL_ADDRESS)[0].value == "a@example.com"
     assert name.get_attributes_for_oid(NameOID.USER_ID)[0].value == "u"
     assert der.IA5_STRING in name.public_bytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "tag"),
+    [
+        ("2.5.4.5", "SN1", der.PRINTABLE_STRING),
+        ("2.5.4.5", "%SerialNumber%", der.UTF8_STRING),  # a variable that iOS does not fill in
+        ("2.5.4.5", "SN_1", der.UTF8_STRING),
+        ("2.5.4.46", "é", der.UTF8_STRING),
+        ("1.2.840.113549.1.9.1", "jürg@example.com", der.UTF8_STRING),
+        ("0.9.2342.19200300.100.1.25", "example", der.IA5_STRING),
+    ],
+)
+def test_what_a_string_type_cannot_hold_is_written_in_utf8(kind: str, value: str, tag: int) -> None:
+    name = names.from_subject([[[kind, value]]])
+    pair = der.read(name.public_bytes()).children()[0].children()[0].children()
+    assert (pair[1].tag, pair[1].content) == (tag, value.encode())
+    assert csr.decode(csr.build(rsa_key(1), name)).subject == name
 
 
 def test_an_empty_subject_is_the_empty_name() -> None:
