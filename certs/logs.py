@@ -1,6 +1,9 @@
-"""How the command lines log: one line an event on stderr, tracebacks without locals."""
+"""How the command lines log: one line an event on stderr, whatever peers sent, tracebacks without locals."""
 
+import logging
 import sys
+from collections.abc import MutableMapping
+from typing import Any
 
 
 def log_to_stderr(level: int | str = "info") -> None:
@@ -12,6 +15,7 @@ def log_to_stderr(level: int | str = "info") -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            printable,
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(),
                 # Locals of a frame may hold keys, tokens and challenges.
@@ -21,3 +25,29 @@ def log_to_stderr(level: int | str = "info") -> None:
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    server = logging.getLogger("aiohttp.server")
+    if not any(isinstance(one, BrokenRequests) for one in server.filters):
+        server.addFilter(BrokenRequests())
+
+
+def printable(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """What a peer sent (a transactionID, a subject) moves no cursor and colours nothing on the terminal of the reader."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable() and key not in ("exception", "stack"):
+            event[key] = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in value)
+    return event
+
+
+class BrokenRequests(logging.Filter):
+    """Turns aiohttp's traceback for a peer that broke HTTP, or hung up half-way, into one line; mistakes of ours keep theirs."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        import structlog
+
+        error = record.exc_info[1] if record.exc_info else None
+        broke_http = any(kind.__name__ == "HttpProcessingError" for kind in type(error).__mro__)
+        if not broke_http and not isinstance(error, ConnectionResetError):
+            return True
+        reason = " ".join(str(error).split())[:200]
+        structlog.get_logger().warning("http_request_broken", reason=reason)
+        return False
