@@ -13,6 +13,7 @@ from certs.errors import ForbiddenHost, MalformedMessage
 
 APPLE_DOMAINS: Final = ("apple.com", "icloud.com", "cdn-apple.com", "mzstatic.com")
 DEFAULT_PORTS: Final = {"https": 443, "http": 80}
+MAX_KNOWN: Final = 1024  # places whose destination a map keeps
 
 
 def is_apple_host(host: str) -> bool:
@@ -54,11 +55,21 @@ class Destination:
     tls: bool
 
 
+def place_of(url: str) -> str:
+    """Of a URL the part that says where it leads: no slash stands in scheme and authority but the two between them.
+
+    Decisions about a place are kept by it, as the paths of a run are without number.
+    """
+    end = url.find("/", url.find("//") + 2)
+    return url if end < 0 else url[:end]
+
+
 @dataclass(frozen=True, slots=True)
 class HostMap:
     """The `--map` rules of one run, by (host, port or None for every port)."""
 
     rules: dict[tuple[str, int | None], Destination] = field(default_factory=dict)
+    _known: dict[str, Destination] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def parse(cls, rules: list[str]) -> Self:
@@ -87,6 +98,15 @@ class HostMap:
 
     def resolve(self, url: str) -> Destination:
         """Say where a request for `url` connects. Raises ForbiddenHost for an unmapped Apple name."""
+        place = place_of(url)
+        known = self._known.get(place)
+        if known is None:
+            known = self._resolve(place)
+            if len(self._known) < MAX_KNOWN:
+                self._known[place] = known
+        return known
+
+    def _resolve(self, url: str) -> Destination:
         parts = urlsplit(url)
         host = ascii_host(parts.hostname or "")
         if parts.scheme not in DEFAULT_PORTS or not host:

@@ -190,20 +190,21 @@ class _PathSearch:
 
 def _check_issuer(certificate: x509.Certificate, extensions: x509.Extensions, below: int) -> None:
     """May this certificate sign others, with `below` CA certificates between it and the leaf?"""
-    name = name_of(certificate)
     if not _is_ca(certificate):
-        raise UntrustedCertificate(name, "is not a CA certificate")
+        raise UntrustedCertificate(name_of(certificate), "is not a CA certificate")
     constraints = extensions.get_extension_for_class(x509.BasicConstraints).value
     if constraints.path_length is not None and below > constraints.path_length:
         raise UntrustedCertificate(
-            name, f"allows {constraints.path_length} CA certificates below it, not {below}"
+            name_of(certificate),
+            f"allows {constraints.path_length} CA certificates below it, not {below}",
         )
     try:
         usage = extensions.get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound:
         return
     if not usage.key_cert_sign:
-        raise UntrustedCertificate(name, "may not sign certificates (key usage)")
+        reason = "may not sign certificates (key usage)"
+        raise UntrustedCertificate(name_of(certificate), reason)
 
 
 def _no_issuer(certificate: x509.Certificate, named: bool) -> UntrustedCertificate:

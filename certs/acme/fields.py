@@ -68,4 +68,7 @@ def time_of(fields: Json, name: str) -> datetime | None:
 
 
 def time_text(time: datetime | None) -> str | None:
-    return None if time is None else f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    if time is None:
+        return None
+    at = time.astimezone(UTC).replace(microsecond=0, tzinfo=None)
+    return f"{at.isoformat()}Z"

@@ -56,14 +56,14 @@ _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]*")
 _ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 # By length modulo 4, what may stand last: the unused bits are zero (RFC 4648, section 3.5).
 _LAST: Final = {0: _ALPHABET, 2: _ALPHABET[::16], 3: _ALPHABET[::4]}
-_TO_BASE64: Final = str.maketrans("-_", "+/")
-_FROM_BASE64: Final = str.maketrans("+/", "-_")
+_TO_BASE64: Final = bytes.maketrans(b"-_", b"+/")
+_FROM_BASE64: Final = bytes.maketrans(b"+/", b"-_")
 
 
 def base64url(data: bytes) -> str:
     """Without padding (RFC 7515, section 2)."""
-    text = binascii.b2a_base64(data, newline=False).decode()
-    return text.rstrip("=").translate(_FROM_BASE64)
+    # Bytes are translated by a table, text character by character.
+    return binascii.b2a_base64(data, newline=False).rstrip(b"=").translate(_FROM_BASE64).decode()
 
 
 def check_base64url(text: object, field: str) -> str:
@@ -78,7 +78,7 @@ def from_base64url(value: object, field: str) -> bytes:
     text = check_base64url(value, field)
     if text and text[-1] not in _LAST[len(text) % 4]:
         raise MalformedMessage(field, "base64url without padding", text)
-    return binascii.a2b_base64(text.translate(_TO_BASE64) + "=" * (-len(text) % 4))
+    return binascii.a2b_base64(text.encode().translate(_TO_BASE64) + b"=" * (-len(text) % 4))
 
 
 def json_object(data: bytes, field: str) -> Json:

@@ -1,6 +1,6 @@
 """The nonces of an ACME server, good once each (RFC 8555, section 6.5); the table has a limit, so that load cannot grow it for ever."""
 
-import secrets
+import os
 from collections import OrderedDict
 from datetime import datetime, timedelta
 from typing import Final
@@ -24,7 +24,7 @@ class NonceStore:
         return len(self._given)
 
     def new(self) -> str:
-        nonce = base64url(secrets.token_bytes(16))
+        nonce = base64url(os.urandom(16))
         self._given[nonce] = self._clock.now()
         if len(self._given) > self._limit:
             self._given.popitem(last=False)

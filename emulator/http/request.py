@@ -8,11 +8,12 @@ from typing import Final, Self
 from urllib.parse import quote, urljoin, urlsplit
 
 from certs.errors import MalformedMessage
-from certs.hosts import DEFAULT_PORTS
+from certs.hosts import DEFAULT_PORTS, place_of
 
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 WRITTEN_HERE: Final = frozenset({"host", "content-length", "transfer-encoding"})
 FOR_ONE_ORIGIN: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
+PLAIN_PATH: Final = re.compile(r"/[a-zA-Z0-9/._~-]*")  # all of it, without a query
 HOST: Final = re.compile(r"[a-zA-Z0-9._:%-]+")
 URL_CHARACTERS: Final = (
     "!#$%&'()*+,/:;=?@[]~-._"  # reserved and unreserved ones (RFC 3986, section 2)
@@ -76,22 +77,30 @@ class OutgoingRequest:
         return target
 
     def _target(self) -> str:
+        path = self.url[len(place_of(self.url)) :]
+        if PLAIN_PATH.fullmatch(path):
+            return path
         parts = urlsplit(self.url)
         target = quote(parts.path or "/", safe=URL_CHARACTERS)
         return f"{target}?{quote(parts.query, safe=URL_CHARACTERS)}" if parts.query else target
 
 
-@lru_cache(maxsize=1024)  # asked thrice for every request
 def _origin(url: str) -> Origin:
     try:
-        parts = urlsplit(url)
-        host, port = (parts.hostname or "").rstrip("."), parts.port
-        if ":" not in host:
-            host = host.encode("idna").decode()  # RFC 3490; refuses empty and endless labels
+        return _origin_of(place_of(url))
     except ValueError as error:
         raise MalformedMessage("URL", "http:// or https:// and a host", url) from error
+
+
+@lru_cache(maxsize=1024)  # asked thrice for every request
+def _origin_of(url: str) -> Origin:
+    """Raises ValueError."""
+    parts = urlsplit(url)
+    host, port = (parts.hostname or "").rstrip("."), parts.port
+    if ":" not in host:
+        host = host.encode("idna").decode()  # RFC 3490; refuses empty and endless labels
     if parts.scheme not in DEFAULT_PORTS or not HOST.fullmatch(host):
-        raise MalformedMessage("URL", "http:// or https:// and a host", url)
+        raise ValueError("no place")
     return Origin(parts.scheme, host, port or DEFAULT_PORTS[parts.scheme])
 
 

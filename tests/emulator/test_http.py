@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from certs.clock import SimulatedClock, SystemClock
-from certs.errors import ForbiddenHost, TransportError
+from certs.errors import ForbiddenHost, MalformedMessage, TransportError
 from certs.faults import Action, FaultPoint, Side, no_faults
-from certs.hosts import HostMap
+from certs.hosts import HostMap, place_of
 from certs.transport import Timing, Transport
 from emulator.config import MAX_REDIRECTS
 from emulator.http import HttpDoor, HttpSession, OutgoingRequest, TrustSet
@@ -568,3 +568,39 @@ async def test_a_failed_request_lets_simulated_time_go_on() -> None:
         with pytest.raises(TransportError):
             await session.request("GET", peer.url(), step="idle")
         await clock.advance(60, guard_s=1)
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("https://host/a//b", "https://host"),
+        ("https://host", "https://host"),
+        ("https://host:8?next=//other/x", "https://host:8?next="),
+        ("https:/host/a", "https:"),
+        ("host/a", "host"),
+        ("", ""),
+    ],
+)
+def test_the_place_of_a_url_ends_where_its_path_begins(url: str, place: str) -> None:
+    assert place_of(url) == place
+
+
+def test_a_decision_about_one_place_is_not_taken_for_another() -> None:
+    hosts = HostMap.parse(["a.example=127.0.0.1:1"])
+    for path in ("", "/x", "/x/y?z=//b.example/", "?q"):
+        assert hosts.resolve(f"https://a.example{path}").port == 1
+        assert hosts.resolve(f"https://b.example{path}").host == "b.example"
+        with pytest.raises(ForbiddenHost):
+            hosts.resolve(f"https://mdmenrollment.apple.com{path}")
+    for odd in ("https:/\t/c.example/x", "https:/\t/apple.com/x"):
+        with pytest.raises(MalformedMessage):
+            hosts.resolve(odd)
+    assert len(hosts._known) == 4
+
+
+def test_what_a_map_keeps_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("certs.hosts.MAX_KNOWN", 2)
+    hosts = HostMap()
+    for number in range(5):
+        assert hosts.resolve(f"https://h{number}.example/").host == f"h{number}.example"
+    assert len(hosts._known) == 2
