@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Self
 
@@ -40,6 +41,7 @@ FRESHNESS: Final = x509.ObjectIdentifier(f"{_ARC}.11.1")
 
 FRESHNESS_BYTES: Final = 32
 MAX_CHAIN_BYTES: Final = 64 * 1024  # of one certificate in a chain that a device sends
+MAX_AUTHORITY_BYTES: Final = 4096  # of one that is kept
 # digitalSignature, nonRepudiation, keyEncipherment, dataEncipherment: 03 02 04 f0
 _LEAF_USAGE: Final = key_usage(
     "digital_signature", "content_commitment", "key_encipherment", "data_encipherment"
@@ -276,9 +278,17 @@ def _certificate(der: bytes, index: int) -> x509.Certificate:
     if len(der) > MAX_CHAIN_BYTES:
         raise MalformedMessage(field, f"at most {MAX_CHAIN_BYTES} bytes", len(der))
     try:
-        return x509.load_der_x509_certificate(der)
+        if index == 0 or len(der) > MAX_AUTHORITY_BYTES:
+            return x509.load_der_x509_certificate(der)
+        return _authority(der)
     except UNREADABLE as error:
         raise MalformedMessage(field, "a certificate in DER", str(error)) from error
+
+
+@lru_cache(maxsize=64)
+def _authority(der: bytes) -> x509.Certificate:
+    """Above the leaf; the same in every chain, so that what was parsed of it serves all of them."""
+    return x509.load_der_x509_certificate(der)
 
 
 def _raw_extensions(

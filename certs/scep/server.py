@@ -123,11 +123,9 @@ class ScepServer:
                 body = await request.read() if request.method == "POST" else b""
                 try:
                     message = body or decode_get_message(query.get("message", ""))
-                    pki_request = PkiRequest.decode(message)
                 except MalformedMessage as error:
-                    log.warning("scep_request_malformed", reason=str(error), peer=request.remote)
-                    return text(400, str(error))
-                return await self._pki_operation(pki_request)
+                    return _malformed(error, request.remote)
+                return await self.pki_operation(message, request.remote)
         log.warning("scep_operation_unknown", operation=query.get("operation"))
         return text(400, "unknown operation")
 
@@ -165,7 +163,12 @@ class ScepServer:
         )
         return cms.certs_only([ra.certificate, self._ca.certificate])
 
-    async def _pki_operation(self, request: PkiRequest) -> web.Response:
+    async def pki_operation(self, message: bytes, peer: str | None = None) -> web.Response:
+        """The answer to one pkiMessage: a CertRep, or 400 where no signed attributes can be read; `peer` is for the log."""
+        try:
+            request = PkiRequest.decode(message)
+        except MalformedMessage as error:
+            return _malformed(error, peer)
         fault = await self._misbehaviour.at("pki_operation", request, request.transaction_id)
         if isinstance(fault, web.Response):
             return fault
@@ -222,6 +225,11 @@ class ScepServer:
             where = f" by SCEP, see {self._ca.crl_url}" if self._ca.crl_url else ""
             return ScepFailure(FailInfo.BAD_REQUEST, f"GetCRL is not supported{where}")
         return ScepFailure(FailInfo.BAD_REQUEST, "GetCert is not supported")
+
+
+def _malformed(error: MalformedMessage, peer: str | None) -> web.Response:
+    log.warning("scep_request_malformed", reason=str(error), peer=peer)
+    return text(400, str(error))
 
 
 ANSWERED: Final = frozenset(MessageType) - {MessageType.CERT_REP}

@@ -56,9 +56,11 @@ class OutgoingRequest:
         lines += [f"{_title(name)}: {value}" for name, value in self.headers.items()]
         if self.body or self.method in ("POST", "PUT", "PATCH"):
             lines.append(f"Content-Length: {len(self.body)}")
-        if any("\r" in line or "\n" in line for line in lines):
+        lines += ["", ""]
+        head, breaks = "\r\n".join(lines), len(lines) - 1
+        if head.count("\r") != breaks or head.count("\n") != breaks:
             raise ValueError("a header must not contain a line break")
-        return "\r\n".join([*lines, "", ""]).encode("latin-1") + self.body
+        return head.encode("latin-1") + self.body
 
     def redirected(self, status: int, location: str) -> Self:
         """The request that follows an answer of `status` and `location` (RFC 9110, section 15.4).
@@ -120,5 +122,6 @@ def merged_headers(defaults: Mapping[str, str], wanted: Mapping[str, str]) -> di
     return headers
 
 
+@lru_cache(maxsize=256)
 def _title(name: str) -> str:
     return "-".join(part.capitalize() for part in name.split("-"))

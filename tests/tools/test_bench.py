@@ -126,6 +126,7 @@ def test_the_group_of_certs_gives_each_figure_beside_its_primitive(
         "pkcsreq apple",
         "pkioperation",
         "pkioperation rsa-ca",
+        "pkioperation http",
         "acme p256",
         "acme p384",
     ]

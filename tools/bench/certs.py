@@ -1,28 +1,35 @@
 """Group `certs`: what a SCEP request costs its client, what answering one costs the server, and attested ACME on both sides.
 
-The server is `mdm-certs serve` with its defaults in a process of its own. A SCEP client is the device's own, stopped where it
-would send; a server gets requests that were made before the clock starts, each with a key of its own.
+A SCEP client is the device's own, stopped where it would send; a server gets requests that were made before the clock starts, each
+with a key of its own: from the pkiMessage to the CertRep in this process, then with HTTP around it. For HTTP and ACME the server is
+`mdm-certs serve` with its defaults in a process of its own.
 """
 
 import asyncio
 import gc
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from certs import csr, names
+from certs import cms, csr, names
 from certs.acme.client import AcmeClient
 from certs.attestation import AttestationAuthority
+from certs.authorize import StaticChallenge
 from certs.clock import SystemClock
+from certs.folder import CaFolder
 from certs.keys import FreshKeys, KeySpec, PrivateKey, generate, load_own
+from certs.scep.capabilities import ADVERTISED
 from certs.scep.client import ScepClient
-from certs.scep.message import CertRep, PkiStatus
+from certs.scep.message import CA_RA_CERTIFICATES, CertRep, PkiStatus
+from certs.scep.server import ScepServer
 from certs.transport import HttpResponse, Transport
 from emulator.http import HttpDoor, TrustSet
 from tools.bench import primitives
@@ -39,6 +46,7 @@ QUICK: Final = 3
 AT_ONCE: Final = 8
 WARM_UP: Final = 8
 BATCHES: Final = 5
+CA_KEY: Final[KeySpec] = "p256"
 SUBJECT: Final = names.from_subject([[["O", "Bench"]], [["CN", "00008110-001A34D90E38801E"]]])
 PKI_MESSAGE: Final = {"Content-Type": "application/x-pki-message"}
 
@@ -92,11 +100,11 @@ class World:
 
 
 @asynccontextmanager
-async def running(ca_key: KeySpec = "p256") -> AsyncIterator[World]:
-    """The server's process, and one connection to it."""
+async def running() -> AsyncIterator[World]:
+    """The server's process, and the connections to it."""
     clock = SystemClock()
     authority = AttestationAuthority.create(clock)
-    async with process_running("tools.bench.certs_server", ca_key) as servers:
+    async with process_running("tools.bench.certs_server", CA_KEY) as servers:
         await servers.tell(authority.root.public_bytes(Encoding.PEM).decode())
         facts = await servers.facts(CertsFacts)
         trust = TrustSet().with_roots(x509.load_pem_x509_certificate(facts.root_pem.encode()))
@@ -179,26 +187,16 @@ async def _message(
 
 
 async def pki_operation(quick: bool) -> list[Figure]:
-    """One PKCSReq answered with a certificate, HTTP included, below the CA of mdmserver (P-256) and an RSA one."""
+    """One PKCSReq answered with a certificate, below the CA of mdmserver (P-256) and an RSA one; then with HTTP around it."""
     count = QUICK if quick else REQUESTS
     ders = await asyncio.to_thread(make_keys, count + WARM_UP)
-    return [
-        await _pki_operations("pkioperation", "p256", 2, ders, Bound("scaled", 1.2)),
-        await _pki_operations("pkioperation rsa-ca", "rsa2048", 3, ders, None),
+    figures = [
+        await _answered("pkioperation", CA_KEY, ders, Bound("scaled", 1.2)),
+        await _answered("pkioperation rsa-ca", "rsa2048", ders, None),
     ]
-
-
-async def _pki_operations(
-    name: str, ca_key: KeySpec, private: int, ders: Sequence[bytes], bound: Bound | None
-) -> Figure:
-    """`private` RSA operations: the envelope, the answer, and the certificate where the CA is RSA."""
-    count = len(ders) - WARM_UP
-    async with running(ca_key) as world:
+    async with running() as world:
         answers = await world.questions()
-        messages = [
-            await _message(world.clock, answers, load_own(der), LoadedKeys([]), "same-key")
-            for der in ders
-        ]
+        messages = await _messages(world.clock, answers, ders)
 
         async def issue(transport: Transport, number: int) -> None:
             await _issued(world, transport, messages[number])
@@ -207,10 +205,58 @@ async def _pki_operations(
         before_s = await world.servers.cpu_s()
         await _together(world, range(WARM_UP, len(messages)), issue)
         spent_s = await world.servers.cpu_s() - before_s
+    figures.append(await _pki_figure("pkioperation http", CA_KEY, spent_s / count, None))
+    return figures
+
+
+async def _answered(
+    name: str, ca_key: KeySpec, ders: Sequence[bytes], bound: Bound | None
+) -> Figure:
+    """From the pkiMessage to the CertRep, by the server of a CA folder in this process, one after the other."""
+    clock, count = SystemClock(), len(ders) - WARM_UP
+    with tempfile.TemporaryDirectory(prefix="mdm-bench-") as made:
+        folder = await asyncio.to_thread(
+            CaFolder.open, Path(made), "Bench CA", ["127.0.0.1"], clock=clock, ca_key=ca_key
+        )
+        folder.ca.crl_url = "http://127.0.0.1/crl/bench.crl"
+        server = ScepServer(folder.ca, folder.ra, StaticChallenge(CHALLENGE), clock=clock)
+        certificates = cms.certs_only([folder.ra.certificate, folder.ca.certificate])
+        answers = {
+            "get_ca_cert": HttpResponse(
+                status=200, body=certificates, headers={"content-type": CA_RA_CERTIFICATES}
+            ),
+            "get_ca_caps": HttpResponse(status=200, body=ADVERTISED.encode()),
+        }
+        messages = await _messages(clock, answers, ders)
+        spent_s = 0.0
+        for number, message in enumerate(messages):
+            if number == WARM_UP:
+                gc.collect()
+            started = time.thread_time()
+            answer = await server.pki_operation(message)
+            if number >= WARM_UP:
+                spent_s += time.thread_time() - started
+            assert isinstance(answer.body, bytes)
+            _check_success(answer.body)
+    return await _pki_figure(name, ca_key, spent_s / count, bound)
+
+
+async def _messages(
+    clock: SystemClock, answers: Mapping[str, HttpResponse], ders: Sequence[bytes]
+) -> list[bytes]:
+    """A PKCSReq for each key."""
+    return [
+        await _message(clock, answers, load_own(der), LoadedKeys([]), "same-key") for der in ders
+    ]
+
+
+async def _pki_figure(name: str, ca_key: KeySpec, spent_s: float, bound: Bound | None) -> Figure:
+    """Beside its RSA operations: the envelope, the answer, and the certificate where the CA is RSA."""
+    private = 3 if ca_key == "rsa2048" else 2
     signature_ms = await reference_ms()
     return Figure(
         name=name,
-        value=spent_s / count * 1000,
+        value=spent_s * 1000,
         unit="ms",
         primitive=f"{private} × rsa2048 private",
         primitive_value=private * signature_ms,
@@ -227,7 +273,11 @@ async def _issued(world: World, transport: Transport, message: bytes) -> None:
         headers=PKI_MESSAGE,
         body=message,
     )
-    reply = CertRep.decode(answer.require(200).body)
+    _check_success(answer.require(200).body)
+
+
+def _check_success(body: bytes) -> None:
+    reply = CertRep.decode(body)
     if reply.status is not PkiStatus.SUCCESS:
         raise MeasurementFailed(f"pkiStatus {reply.status}: {reply.fail_info_text}")
 
