@@ -60,6 +60,7 @@ def serve(
 ) -> None:
     """Serve until Ctrl-C."""
     log_to_stderr()
+    from certs.event_loop import run_program
     from emulator.errors import ConfigurationError
 
     overrides: dict[str, Any] = {
@@ -79,7 +80,7 @@ def serve(
                 stack.enter_context(tempfile.TemporaryDirectory(prefix="mdm-server-"))
             )
             roots = (apple_root or [], attestation_root or [], assignment_root or [])
-            asyncio.run(_serve(settings, folder, *roots))
+            run_program(_serve(settings, folder, *roots))
     except ConfigurationError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from error

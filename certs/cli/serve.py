@@ -137,7 +137,6 @@ def serve(
 
     mdm-certs serve --http01-port 5002      # then: certbot certonly --standalone --http-01-port 5002 --server URL
     """
-    import asyncio
 
     from certs import devices_file, external_accounts_file
     from certs.acme.http01 import LoopbackFetcher
@@ -145,6 +144,7 @@ def serve(
     from certs.authorize import StaticChallenge
     from certs.clock import SystemClock
     from certs.errors import CertsError
+    from certs.event_loop import run_program
     from certs.folder import CaFolder
     from certs.serving import ServeOptions
 
@@ -174,7 +174,7 @@ def serve(
             https_port=https_port,
         )
         where = "nobody is asked" if no_challenge else f"in {challenge_file or folder / CHALLENGE}"
-        asyncio.run(_serve(opened, options, where))
+        run_program(_serve(opened, options, where))
     except CertsError as error:
         stop(str(error))
     except ValueError as error:

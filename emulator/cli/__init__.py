@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from certs.event_loop import run_program
 from emulator.cli import apple, device, fleet, portal, trust
 from emulator.cli.options import (
     DEFAULT_STATE,
@@ -21,7 +22,6 @@ from emulator.cli.options import (
     State,
     log_to_stderr,
     refuse,
-    run,
     run_options,
     write,
 )
@@ -49,7 +49,7 @@ def demo(
     from emulator.demo import DemoOptions, run_demo, to_json
     from emulator.tables import print_devices, print_steps
 
-    report, as_planned = run(run_demo(DemoOptions(devices=devices, seed=seed)))
+    report, as_planned = run_program(run_demo(DemoOptions(devices=devices, seed=seed)))
     if json_file is not None:
         write(json_file, to_json(report))
     if json_file != Path("-"):
@@ -114,7 +114,7 @@ def doctor(
         from emulator.http import TrustSet
 
         options = run_options(state, maps, ca, 1)
-        results += run(
+        results += run_program(
             target_findings(
                 Target(
                     url=target,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emulator.cli.options import LogLevel, log_to_stderr, run
+from certs.event_loop import run_program
+from emulator.cli.options import LogLevel, log_to_stderr
 
 if TYPE_CHECKING:
     from emulator.apple.serve_file import AppleFile
@@ -80,7 +81,7 @@ def serve(
         folder = settings.state or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="mdm-apple-"))
         )
-        run(_serve(settings, folder))
+        run_program(_serve(settings, folder))
 
 
 async def _serve(settings: "AppleFile", folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from certs.event_loop import run_program
 from emulator.cli.options import (
     DEFAULT_STATE,
     Authorities,
@@ -17,7 +18,6 @@ from emulator.cli.options import (
     log_to_stderr,
     record,
     refuse,
-    run,
     run_options,
     write,
 )
@@ -38,7 +38,7 @@ def device_list(state: State = DEFAULT_STATE, json_file: JsonFile = None) -> Non
     from emulator.fleet.stored import stored_outcomes
     from emulator.tables import print_devices
 
-    outcomes = run(stored_outcomes(state))
+    outcomes = run_program(stored_outcomes(state))
     rows = [record(outcome) for outcome in outcomes]
     if json_file is not None:
         write(json_file, json.dumps({"devices": rows}, indent=2) + "\n")
@@ -55,7 +55,7 @@ def device_show(serial: str, state: State = DEFAULT_STATE) -> None:
     async def work() -> dict[str, Any]:
         return describe_fully(await stored_device(state, serial))
 
-    print(json.dumps(run(work()), indent=2))
+    print(json.dumps(run_program(work()), indent=2))
 
 
 @app.command("rename")
@@ -256,4 +256,4 @@ def _act(
 
     from emulator.tables import print_devices
 
-    print_devices([record(run(work()))])
+    print_devices([record(run_program(work()))])

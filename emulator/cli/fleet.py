@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from certs.event_loop import run_program
 from emulator.cli.options import (
     DEFAULT_STATE,
     Authorities,
@@ -20,7 +21,6 @@ from emulator.cli.options import (
     State,
     finish,
     log_to_stderr,
-    run,
     run_options,
 )
 
@@ -126,7 +126,7 @@ def enroll(
                 await opened.runner.keep_checking_in(await opened.store.rows(), file.wake.poll_s)
             return outcomes, opened.stats.summary()
 
-    outcomes, steps = run(work())
+    outcomes, steps = run_program(work())
     finish(outcomes, steps, json_file)
 
 
@@ -152,7 +152,7 @@ def listen(
             await _sleep_until_pushed(opened, seconds)
             return await opened.outcomes(), opened.stats.summary()
 
-    outcomes, steps = run(work())
+    outcomes, steps = run_program(work())
     finish(outcomes, steps, json_file)
 
 
@@ -234,5 +234,5 @@ def check_in(
                 ]
             return outcomes, opened.stats.summary()
 
-    outcomes, steps = run(work())
+    outcomes, steps = run_program(work())
     finish(outcomes, steps, json_file)

@@ -1,12 +1,10 @@
 """What the commands share: options, how a run ends, what goes to stdout and what to stderr."""
 
-import asyncio
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -16,7 +14,6 @@ if TYPE_CHECKING:
     from emulator.fleet.runner import Outcome
     from emulator.fleet.stats import StepSummary
 
-T = TypeVar("T")
 
 DEFAULT_STATE: Final = Path(".mdm-emulator")
 
@@ -111,21 +108,6 @@ def write(file: Path, text: str) -> None:
             refuse(f"--json {file}: cannot be written: {error}")
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run on uvloop where it is installed."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.get_loop().set_exception_handler(_outside_of_tasks)
-        return runner.run(work)
-
-
-def _outside_of_tasks(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Say what went wrong outside of any task, but for uvloop's complaint of TLS bytes for a connection just closed."""
-    error = context.get("exception")
-    if isinstance(error, RuntimeError) and "the handler is closed" in str(error):
-        return
-    loop.default_exception_handler(context)
-
-
 class Commands(TyperGroup):
     """The commands, of which each ends in one line and an exit code when something is wrong."""
 
@@ -145,14 +127,6 @@ class Commands(TyperGroup):
                 "mdm-emulator: interrupted; the same command goes on where it was", file=sys.stderr
             )
             raise typer.Exit(1) from None
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 def refuse(text: str) -> NoReturn:

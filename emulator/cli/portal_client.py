@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import typer
 
-from emulator.cli.options import refuse, run
+from certs.event_loop import run_program
+from emulator.cli.options import refuse
 
 if TYPE_CHECKING:
     from certs.transport import HttpResponse
@@ -53,7 +54,7 @@ class PortalClient:
         return json.loads(self.fetch(method, path, content).body)
 
     def fetch(self, method: str, path: str, content: object = None) -> "HttpResponse":
-        return run(self._fetch(method, path, content))
+        return run_program(self._fetch(method, path, content))
 
     async def _fetch(self, method: str, path: str, content: object) -> "HttpResponse":
         from certs.clock import SystemClock

@@ -16,12 +16,12 @@ from typing import Final
 import structlog
 
 from certs.errors import CertsError
+from certs.event_loop import run_program
 from certs.faults import FaultPoint, no_faults
 from emulator.errors import EmulatorError
 from tools.bench import report, workload
 from tools.bench.figure import Figure, Measurement, MeasurementFailed
 from tools.bench.groups import GROUPS, ROAD
-from tools.bench.loop import loop_factory
 from tools.bench.servers import ServerFacts
 from tools.bench.workload import WORKLOADS, Result, Workload
 from tools.bench.world import ServersFailed, World, make_keys, servers_running
@@ -95,9 +95,8 @@ def _run_road(
     results = []
     for one in chosen:
         print(f"bench: {one.name}", file=sys.stderr)
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            work = measure(one, ahead, count=count, quick=quick, faults=faults)
-            results.append(runner.run(work))
+        work = measure(one, ahead, count=count, quick=quick, faults=faults)
+        results.append(run_program(work))
     return results
 
 
@@ -110,8 +109,7 @@ def _run_measurements(
     for one in chosen:
         print(f"bench: {one.name}", file=sys.stderr)
         try:
-            with asyncio.Runner(loop_factory=loop_factory()) as runner:
-                figures += runner.run(asyncio.wait_for(one.measure(quick), TIME_LIMIT_S))
+            figures += run_program(asyncio.wait_for(one.measure(quick), TIME_LIMIT_S))
         except TimeoutError:
             failures[one.name] = f"not finished within {TIME_LIMIT_S:g} s"
         except (MeasurementFailed, ServersFailed, CertsError, EmulatorError) as error:

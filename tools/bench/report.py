@@ -3,9 +3,9 @@
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
+from certs.event_loop import LOOP_NAME
 from tools.bench import figure
 from tools.bench.figure import Figure
-from tools.bench.loop import LOOP_NAME
 from tools.bench.primitives import REFERENCE, REFERENCE_MS
 from tools.bench.workload import Result
 

@@ -18,12 +18,12 @@ import structlog
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.clock import SystemClock
+from certs.event_loop import run_program
 from emulator.apple.app import AppleServices
 from emulator.apple.pki import SimPKI
 from emulator.apple.portal import Portal
 from mdmserver.app import MdmServer
 from mdmserver.settings import Settings
-from tools.bench.loop import loop_factory
 
 ORGANIZATION: Final = "Bench"
 SELDOM_S: Final = 10 * 365 * 86400.0
@@ -119,8 +119,7 @@ def run_server(serving: Coroutine[Any, Any, None]) -> None:
         wrapper_class=structlog.make_filtering_bound_logger("warning"),
         cache_logger_on_first_use=True,
     )
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(serving)
+    run_program(serving)
 
 
 def main() -> None:
