@@ -33,9 +33,9 @@ class Outcome:
 
     def log(self) -> None:
         """One line, at level warning for a refusal; nothing is put into words where nobody wants to read it."""
-        level = logging.WARNING if self.failure else logging.INFO
-        if log.is_enabled_for(level):
-            log.log(level, "scep_transaction", **self._facts())
+        bound = log.bind()
+        if _listens(bound, logging.WARNING if self.failure else logging.INFO):
+            (bound.warning if self.failure else bound.info)("scep_transaction", **self._facts())
 
     def _facts(self) -> dict[str, Any]:
         """The fields of the line; without certificate and failure the request waits."""
@@ -74,3 +74,12 @@ class Outcome:
             return names.text(self.signer.subject)
         except (ValueError, TypeError):
             return "(unreadable)"
+
+
+def _listens(bound: Any, level: int) -> bool:
+    """True also for a host's logger that cannot say; of structlog's own kinds only the filtering one always can."""
+    try:
+        # Of the class: structlog's generic logger would take the question for something to log.
+        return bool(type(bound).is_enabled_for(bound, level))
+    except AttributeError:
+        return True

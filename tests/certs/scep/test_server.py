@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from structlog.testing import capture_logs
@@ -83,6 +84,22 @@ async def refused(door: Door, body: bytes) -> tuple[str | None, str]:
     assert CHALLENGE not in str(lines)
     assert len(door.challenges.issued_to) == 0
     return reply.fail_info, reply.fail_info_text
+
+
+@pytest.mark.parametrize("kind", [structlog.BoundLogger, structlog.stdlib.BoundLogger])
+async def test_a_host_may_log_with_each_kind_of_logger(kind: type) -> None:
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=kind, logger_factory=structlog.PrintLoggerFactory())
+    try:
+        async with door() as scep_door:
+            assert (await refused(scep_door, pkcs_req(scep_door, content=b"")))[0] == "1"
+            with capture_logs() as lines:
+                reply = await post(scep_door, pkcs_req(scep_door))
+    finally:
+        structlog.configure(**before)
+    assert reply.status is PkiStatus.SUCCESS
+    (line,) = lines
+    assert (line["outcome"], line["log_level"]) == ("success", "info")
 
 
 DIALECTS: dict[str, Callable[[bytes], str]] = {
