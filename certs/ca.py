@@ -7,7 +7,6 @@ clock: from 10 minutes ago, so that a device whose clock is slow can use its cer
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from functools import lru_cache
 from pathlib import Path
 from typing import Final, Self, TypedDict, Unpack
 
@@ -92,7 +91,7 @@ class CertificateAuthority:
         self._crl: tuple[datetime, int, bytes] | None = None
         self._crl_number = 0
         self.crl_url: str | None = None  # where others find `crl()`: written into what is issued
-        self._shared = lru_cache(maxsize=MAX_SHARED)(self._encode_shared)
+        self._encoded: dict[object, tuple[EncodedExtension, ...]] = {}
         # What `issue_identity` shows besides the leaf: this CA, then its parents without the root.
         self.chain = (identity.certificate, *identity.chain)
 
@@ -248,7 +247,7 @@ class CertificateAuthority:
         self.index.issued(Issued(serial_number, digest, name, end.replace(microsecond=0)))
         return certificate
 
-    def _encode_shared(
+    def _shared(
         self,
         is_rsa: bool,
         ca: bool,
@@ -257,6 +256,10 @@ class CertificateAuthority:
         crl_url: str | None,
     ) -> tuple[EncodedExtension, ...]:
         """What many certificates of this CA say alike."""
+        shape = is_rsa, ca, key_usage, extended_key_usage, crl_url
+        known = self._encoded.get(shape)
+        if known is not None:
+            return known
         wanted = [
             *profile(is_rsa, ca, key_usage, extended_key_usage),
             (self._aki, False),
@@ -264,7 +267,10 @@ class CertificateAuthority:
         ]
         if crl_url is not None:
             wanted.append((distribution_point(crl_url), False))
-        return tuple(encode_extension(extension, critical) for extension, critical in wanted)
+        encoded = tuple(encode_extension(extension, critical) for extension, critical in wanted)
+        if len(self._encoded) < MAX_SHARED:
+            self._encoded[shape] = encoded
+        return encoded
 
     def issue_identity(
         self, key: PrivateKey, subject: x509.Name, **wishes: Unpack[Wishes]

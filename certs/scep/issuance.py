@@ -163,7 +163,7 @@ class Issuance:
             raise
 
     async def _approved(self, key: TransactionKey, wanted: CertificateRequest) -> x509.Certificate:
-        async with self._turns.take(wanted.challenge_password):
+        async with self._turns.take(wanted.challenge_password or ""):
             grant = await self._granted(wanted)
             certificate = await self._issue(wanted, grant, self._challenges.issued)
         self.transactions.remember(key, certificate)
