@@ -29,12 +29,13 @@ class CertificateParts(NamedTuple):
 class _Kept:
     """A certificate, which keeps its id its own, and what is known of it."""
 
-    __slots__ = ("certificate", "der", "parts")
+    __slots__ = ("certificate", "der", "key", "parts")
 
     def __init__(self, certificate: x509.Certificate, data: bytes) -> None:
         self.certificate = certificate
         self.der = data
         self.parts: CertificateParts | None = None
+        self.key: object | None = None
 
 
 _kept: dict[int, _Kept] = {}  # by id: hashing a certificate means encoding it
@@ -54,10 +55,7 @@ def der_of(certificate: x509.Certificate) -> bytes:
 
 def parts(certificate: x509.Certificate) -> CertificateParts:
     """Raises MalformedMessage for what cryptography reads and we do not."""
-    known = _known(certificate)
-    if known.parts is None:
-        known.parts = _read(known.der)
-    return known.parts
+    return _parts(_known(certificate))
 
 
 def issuer_and_serial(certificate: x509.Certificate) -> bytes:
@@ -77,10 +75,13 @@ def subject_der(certificate: x509.Certificate) -> bytes:
 
 def public_key(certificate: x509.Certificate) -> object | None:
     """The certificate's key; None when cryptography does not know it."""
-    try:
-        return load_spki(parts(certificate).spki)
-    except Exception:  # a bad point, a bad modulus, an unknown algorithm: half a dozen types
-        return None
+    known = _known(certificate)
+    if known.key is None:
+        try:
+            known.key = load_spki(_parts(known).spki)
+        except Exception:  # a bad point, a bad modulus, an unknown algorithm: half a dozen types
+            return None
+    return known.key
 
 
 def rsa_public_key(certificate: x509.Certificate) -> rsa.RSAPublicKey | None:
@@ -97,6 +98,12 @@ def subject_key_identifier(certificate: x509.Certificate) -> bytes | None:
         ).value.digest
     except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
         return None
+
+
+def _parts(known: _Kept) -> CertificateParts:
+    if known.parts is None:
+        known.parts = _read(known.der)
+    return known.parts
 
 
 def _known(certificate: x509.Certificate) -> _Kept:

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from certs import cms, der, trust
 from certs.errors import MalformedMessage, UntrustedCertificate
 
+MAX_KEPT_BYTES: Final = 64 * 1024  # of one answer
 FINGERPRINTS: Final = {16: "md5", 20: "sha1", 32: "sha256"}  # by length
 
 
@@ -24,26 +25,12 @@ class CaCertificates:
     @classmethod
     def decode(cls, body: bytes) -> Self:
         """By content, as announced types are often wrong. Raises MalformedMessage."""
-        node = der.read(body, "GetCACert")
-        if node.items(der.SEQUENCE, 2)[0].tag == der.OID:
-            certificates = tuple(cms.decode_certs_only(node.raw))
-        else:
-            certificates = (cms.load_certificate(node.raw, "GetCACert"),)
-        if not 1 <= len(certificates) <= trust.MAX_CANDIDATES:
-            raise MalformedMessage(
-                "GetCACert", f"1 to {trust.MAX_CANDIDATES} certificates", len(certificates)
-            )
-        return cls(certificates)
+        return cls(_certificates(body) if len(body) <= MAX_KEPT_BYTES else _read(body))
 
     @property
     def recipient(self) -> x509.Certificate:
         """Whom to encrypt to, found by keyUsage: an RA before the CA, keyEncipherment before anything else."""
-        rsa_only = [
-            certificate for certificate in self.certificates if cms.rsa_public_key(certificate)
-        ]
-        if not rsa_only:
-            raise MalformedMessage("GetCACert", "a certificate with an RSA key")
-        return min(rsa_only, key=lambda one: (not _may_encipher(one), _is_ca(one)))
+        return _recipient(self.certificates)
 
     @property
     def issuer_der(self) -> bytes:
@@ -104,6 +91,32 @@ class CaCertificates:
 
 
 @lru_cache(maxsize=16)  # a whole fleet is given the same
+def _certificates(body: bytes) -> tuple[x509.Certificate, ...]:
+    return _read(body)
+
+
+def _read(body: bytes) -> tuple[x509.Certificate, ...]:
+    node = der.read(body, "GetCACert")
+    if node.items(der.SEQUENCE, 2)[0].tag == der.OID:
+        certificates = tuple(cms.decode_certs_only(node.raw))
+    else:
+        certificates = (cms.load_certificate(node.raw, "GetCACert"),)
+    if not 1 <= len(certificates) <= trust.MAX_CANDIDATES:
+        raise MalformedMessage(
+            "GetCACert", f"1 to {trust.MAX_CANDIDATES} certificates", len(certificates)
+        )
+    return certificates
+
+
+@lru_cache(maxsize=16)
+def _recipient(certificates: tuple[x509.Certificate, ...]) -> x509.Certificate:
+    rsa_only = [certificate for certificate in certificates if cms.rsa_public_key(certificate)]
+    if not rsa_only:
+        raise MalformedMessage("GetCACert", "a certificate with an RSA key")
+    return min(rsa_only, key=lambda one: (not _may_encipher(one), _is_ca(one)))
+
+
+@lru_cache(maxsize=16)
 def _pinned(
     certificates: tuple[x509.Certificate, ...], fingerprint: bytes
 ) -> tuple[x509.Certificate, ...]:

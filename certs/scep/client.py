@@ -15,11 +15,13 @@ from urllib.parse import quote
 
 import structlog
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from certs import cms, csr, names
+from certs import certificate_parts, cms, csr, names
+from certs.certificate_profile import key_usage
+from certs.certificate_writer import encode_extension, write_certificate
 from certs.clock import Clock
 from certs.cms import Cipher
 from certs.errors import MalformedMessage, ScepFailure, TransportError, UnexpectedAnswer
@@ -35,8 +37,13 @@ from certs.transport import HttpResponse, Transport
 log = structlog.get_logger()
 
 TIMEOUT_S: Final = 60.0  # what profiled allows
-SIGNER_KEY_USAGE: Final = names.key_usage(names.DIGITAL_SIGNATURE)
-REQUESTER_KEY_USAGE: Final = names.key_usage(names.DIGITAL_SIGNATURE | names.KEY_ENCIPHERMENT)
+APPLE_EXTENSIONS: Final = (
+    encode_extension(key_usage("digital_signature"), True),
+    encode_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), True),
+)
+REQUESTER_EXTENSIONS: Final = (
+    encode_extension(key_usage("digital_signature", "key_encipherment"), True),
+)
 
 
 class AnswerLost(TransportError):
@@ -276,24 +283,20 @@ def _self_signed(
     key: rsa.RSAPrivateKey, subject: x509.Name, clock: Clock, *, days: int
 ) -> Identity:
     """Apple's form (digitalSignature only, clientAuth, serial 1) or the RFC's (section 2.3)."""
-    apple = subject is APPLE_SIGNER
-    usage = SIGNER_KEY_USAGE if apple else REQUESTER_KEY_USAGE
-    assert usage is not None
     start = clock.now() - timedelta(minutes=10)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(start)
-        .not_valid_after(start + timedelta(days=days))
-        .add_extension(usage, critical=True)
+    name = subject.public_bytes()
+    written = write_certificate(
+        issuer=name,
+        subject=name,
+        spki=spki_der(key.public_key()),
+        serial_number=1,
+        start=start,
+        end=start + timedelta(days=days),
+        extensions=APPLE_EXTENSIONS if subject is APPLE_SIGNER else REQUESTER_EXTENSIONS,
+        key=key,
+        digest="sha256",
     )
-    if apple:
-        purpose = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
-        builder = builder.add_extension(purpose, critical=True)
-    return Identity(key, builder.sign(key, hashes.SHA256()))
+    return Identity(key, certificate_parts.load(written))
 
 
 def _body(answer: HttpResponse) -> bytes:

@@ -65,7 +65,8 @@ class Transactions:
         """The decision, kept for an hour from now; the transaction waits no longer."""
         self._waiting.pop(key, None)
         self._answered[key] = (self._clock.now(), answer)
-        self._forget_old()
+        if len(self._answered) > MAX_REMEMBERED:
+            self._answered.popitem(last=False)
 
     def wait(self, key: TransactionKey, request: WaitingRequest, signer: rsa.RSAPublicKey) -> None:
         """Keep it until it is decided; polls for it are signed by `signer`."""

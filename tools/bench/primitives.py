@@ -49,6 +49,18 @@ async def reference_ms(batches: int = 5) -> float:
     return prices(samples)[REFERENCE] * 1000
 
 
+async def reference_signature() -> Callable[[], float]:
+    """Times one RSA-2048 signature, in seconds: for work that wants its reference from the very same moments."""
+    key = await asyncio.to_thread(_key, REFERENCE.key)
+
+    def signature() -> float:
+        started = time.thread_time()
+        _sign(key)
+        return time.thread_time() - started
+
+    return signature
+
+
 def prices(samples: Samples) -> dict[Operation, float]:
     """The median of each."""
     return {operation: statistics.median(taken) for operation, taken in samples.items()}
