@@ -4,7 +4,7 @@ A group of figures is a module of this package with `MEASUREMENTS`; `groups.py` 
 in CPU time of the processes that do the work, or in memory, never in wall time.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -102,6 +102,11 @@ class Figure:
             "-" if self.bound is None else str(self.bound),
             "-" if self.bound is None else "yes" if self.holds else "NO",
         )
+
+
+def calmest(rounds: Iterable[Figure]) -> Figure:
+    """Of one figure, measured several times, the round that was disturbed least: others on the machine only ever slow it down."""
+    return min(rounds, key=lambda figure: figure.ratio)
 
 
 COLUMNS: Final = (
