@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from certs import der
 from certs.errors import MalformedMessage
 from certs.keys import PrivateKey, _not_on_the_loop, spki_der, to_der, to_pem
+from certs.pkcs12_work import check_work
 
 PFX: Final = "a PKCS#12 file"
 PFX_CONTENTS: Final = (
@@ -84,14 +85,15 @@ class Identity:
     def from_pkcs12(cls, data: bytes, password: str | None) -> Self:
         """Read a foreign PKCS#12 with full validation; only off the event loop.
 
-        Raises MalformedMessage: expected PFX for what is no such file at all, otherwise alike for a wrong password and
-        for damage.
+        Raises MalformedMessage: expected PFX for what is no such file at all, at most so many iterations for one that would take
+        minutes to open, otherwise alike for a wrong password and for damage.
         """
         _not_on_the_loop("loading a PKCS#12")
         if not is_pkcs12(data):
             raise MalformedMessage("PKCS#12", PFX)
         if password is not None and "\0" in password:  # OpenSSL's binding panics, beyond Exception
             raise MalformedMessage("PKCS#12", "a readable file and its password")
+        check_work(data)
         try:
             store = pkcs12.load_pkcs12(data, None if password is None else password.encode())
         except (ValueError, TypeError) as error:
