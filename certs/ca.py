@@ -13,11 +13,11 @@ from typing import Final, Self, TypedDict, Unpack
 import structlog
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature as WrongSignature
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certs import certificate_parts, crl, names
+from certs.ca_files import certificate_pem, own_certificate, own_key
 from certs.certificate_profile import (
     SIMULATED,
     Extensions,
@@ -37,7 +37,7 @@ from certs.certificate_writer import (
 )
 from certs.clock import Clock
 from certs.errors import MalformedMessage, UntrustedCertificate
-from certs.identity import Identity, _matching
+from certs.identity import Identity
 from certs.issued_index import Issued, IssuedIndex, Revocation
 from certs.keys import KeySpec, PrivateKey, PublicKey, generate, spki_der, to_pem
 from certs.whole_file import write_once
@@ -124,7 +124,10 @@ class CertificateAuthority:
         )
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            files = ("key.pem", to_pem(key), 0o600), ("certificate.pem", _pem(certificate), 0o644)
+            files = (
+                ("key.pem", to_pem(key), 0o600),
+                ("certificate.pem", certificate_pem(certificate), 0o644),
+            )
             for name, data, mode in files:
                 if write_once(folder / name, data, mode) != data:
                     raise MalformedMessage(str(folder), f"no {name}: a CA lives there already")
@@ -155,7 +158,7 @@ class CertificateAuthority:
             if certificate_file.exists():
                 raise MalformedMessage(str(folder), "key.pem beside certificate.pem")
             write_once(key_file, to_pem(generate(spec)))
-        key = _own_key(key_file)
+        key = own_key(key_file)
         if not certificate_file.exists():
             certificate = _ca_certificate(
                 subject or ca_name(common_name, organization),
@@ -165,8 +168,10 @@ class CertificateAuthority:
                 lifetime_days=lifetime_days,
                 simulated=simulated,
             )
-            write_once(certificate_file, _pem(certificate), 0o644)
-        key, certificate = _own_certificate(certificate_file, key, parent)
+            write_once(certificate_file, certificate_pem(certificate), 0o644)
+        key, certificate = own_certificate(
+            certificate_file, key, None if parent is None else parent.certificate
+        )
         return cls._with(key, certificate, clock=clock, parent=parent, folder=folder)
 
     @classmethod
@@ -403,41 +408,3 @@ def ca_name(common_name: str, organization: str = ORGANIZATION) -> x509.Name:
             x509.NameAttribute(NameOID.COMMON_NAME, common_name),
         ]
     )
-
-
-def _pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def _own_key(path: Path) -> PrivateKey:
-    if path.stat().st_mode & 0o077:
-        log.warning("key_file_was_open_to_others", path=str(path))
-        path.chmod(0o600)
-    try:
-        key = serialization.load_pem_private_key(
-            path.read_bytes(), None, unsafe_skip_rsa_key_validation=True
-        )
-    except (ValueError, TypeError) as error:
-        raise MalformedMessage(str(path), "a private key in PEM", str(error)) from error
-    if not isinstance(key, PrivateKey):
-        raise MalformedMessage(str(path), "an RSA or EC key", type(key).__name__)
-    return key
-
-
-def _own_certificate(
-    path: Path, key: PrivateKey, parent: CertificateAuthority | None
-) -> tuple[PrivateKey, x509.Certificate]:
-    try:
-        certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    except ValueError as error:
-        raise MalformedMessage(str(path), "a certificate in PEM", str(error)) from error
-    key, certificate = _matching(key, certificate, str(path))
-    issuer = certificate if parent is None else parent.certificate
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, WrongSignature):
-        raise UntrustedCertificate(
-            certificate.subject.rfc4514_string(),
-            f"was not issued by {issuer.subject.rfc4514_string()}",
-        ) from None
-    return key, certificate
