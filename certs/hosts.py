@@ -5,6 +5,7 @@ no virtual device ever reaches a real Apple service.
 """
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from typing import Final, Self
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from certs.errors import ForbiddenHost, MalformedMessage
 APPLE_DOMAINS: Final = ("apple.com", "icloud.com", "cdn-apple.com", "mzstatic.com")
 DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 MAX_KNOWN: Final = 1024  # places whose destination a map keeps
+PLACE: Final = re.compile(r"[^/]*(?://[^/?#]*)?")
 
 
 def is_apple_host(host: str) -> bool:
@@ -56,12 +58,13 @@ class Destination:
 
 
 def place_of(url: str) -> str:
-    """Of a URL the part that says where it leads: no slash stands in scheme and authority but the two between them.
+    """Of a URL the part that says where it leads, scheme and authority (RFC 3986, section 3.2).
 
     Decisions about a place are kept by it, as the paths of a run are without number.
     """
-    end = url.find("/", url.find("//") + 2)
-    return url if end < 0 else url[:end]
+    place = PLACE.match(url)
+    assert place is not None  # it may be empty
+    return place[0]
 
 
 @dataclass(frozen=True, slots=True)
