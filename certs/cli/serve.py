@@ -133,7 +133,7 @@ def serve(
 
     mdm-certs serve --port 8080 --https-port 8443 --attestation-root sim-attestation-root-ca.pem
 
-    mdm-certs serve --approval manual       # then: mdm-certs requests; mdm-certs approve TRANSACTION
+    mdm-certs serve --approval manual       # then: mdm-certs requests; mdm-certs approve ID
 
     mdm-certs serve --http01-port 5002      # then: certbot certonly --standalone --http-01-port 5002 --server URL
     """
