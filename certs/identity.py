@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from certs import der
 from certs.errors import MalformedMessage
 from certs.keys import PrivateKey, _not_on_the_loop, spki_der, to_der, to_pem
-from certs.pkcs12_work import check_work
+from certs.pkcs12_work import READABLE, check_work
 
 PFX: Final = "a PKCS#12 file"
 PFX_CONTENTS: Final = (
@@ -92,12 +92,12 @@ class Identity:
         if not is_pkcs12(data):
             raise MalformedMessage("PKCS#12", PFX)
         if password is not None and "\0" in password:  # OpenSSL's binding panics, beyond Exception
-            raise MalformedMessage("PKCS#12", "a readable file and its password")
+            raise MalformedMessage("PKCS#12", READABLE)
         check_work(data)
         try:
             store = pkcs12.load_pkcs12(data, None if password is None else password.encode())
         except (ValueError, TypeError) as error:
-            raise MalformedMessage("PKCS#12", "a readable file and its password") from error
+            raise MalformedMessage("PKCS#12", READABLE) from error
         if store.key is None or store.cert is None:
             raise MalformedMessage("PKCS#12", "a private key and its certificate")
         key, certificate = _matching(store.key, store.cert.certificate, "PKCS#12")
