@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 import structlog
@@ -10,6 +10,8 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from certs.logs import BrokenRequests, log_to_stderr
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @pytest.fixture(autouse=True)
@@ -43,23 +45,34 @@ def test_a_traceback_keeps_its_lines(capsys: pytest.CaptureFixture[str]) -> None
     assert "\nValueError: ours" in capsys.readouterr().err
 
 
-async def broken(handler: object, data: bytes) -> None:
+async def broken(handler: Handler, data: bytes) -> None:
     """Send bytes that are no whole request, and hang up."""
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        begun.set()
+        try:
+            return await handler(request)
+        finally:
+            asyncio.get_running_loop().call_soon(ended.set)
+
     app = web.Application()
-    app.router.add_post("/", handler)  # type: ignore[arg-type]
+    app.router.add_post("/", handle)
     runner = web.AppRunner(app, access_log=None, max_line_size=8190)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     reader, writer = await asyncio.open_connection("127.0.0.1", runner.addresses[0][1])
     writer.write(data)
     await writer.drain()
-    if not data.endswith(b"half"):
-        await asyncio.wait_for(reader.read(), 10)
-    else:
-        await asyncio.sleep(0.05)  # the handler reads by then
-    writer.close()
-    await writer.wait_closed()
-    await asyncio.sleep(0.05)
+    async with asyncio.timeout(10):
+        if data.endswith(b"half"):
+            await begun.wait()
+        else:
+            await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        if begun.is_set():
+            await ended.wait()
     await runner.cleanup()
 
 
