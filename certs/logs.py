@@ -1,9 +1,10 @@
 """How the command lines log: one line an event on stderr, whatever peers sent, tracebacks without locals."""
 
+import io
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, TextIO
 
 
 def log_to_stderr(level: int | str = "info") -> None:
@@ -19,7 +20,7 @@ def log_to_stderr(level: int | str = "info") -> None:
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(),
                 # Locals of a frame may hold keys, tokens and challenges.
-                exception_formatter=structlog.dev.plain_traceback,
+                exception_formatter=_traceback,
             ),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -34,8 +35,21 @@ def printable(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMap
     """What a peer sent (a transactionID, a subject) moves no cursor and colours nothing on the terminal of the reader."""
     for key, value in event.items():
         if isinstance(value, str) and not value.isprintable() and key not in ("exception", "stack"):
-            event[key] = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in value)
+            event[key] = _escaped(value)
     return event
+
+
+def _traceback(out: TextIO, exc_info: Any) -> None:
+    """Its lines stay lines; an error's words may be a peer's."""
+    import structlog
+
+    whole = io.StringIO()
+    structlog.dev.plain_traceback(whole, exc_info)
+    out.write("\n".join(_escaped(line) for line in whole.getvalue().split("\n")))
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class BrokenRequests(logging.Filter):

@@ -36,13 +36,17 @@ def test_what_a_peer_sent_moves_no_cursor(sent: str, capsys: pytest.CaptureFixtu
     assert ascii(sent)[1:-1] in line
 
 
-def test_a_traceback_keeps_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_traceback_keeps_its_lines_and_moves_no_cursor(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     log_to_stderr()
     try:
-        raise ValueError("ours")
+        raise ValueError("a peer's \x1b[2J")
     except ValueError:
         structlog.get_logger().exception("failed")
-    assert "\nValueError: ours" in capsys.readouterr().err
+    text = capsys.readouterr().err
+    assert "\nValueError: a peer's \\x1b[2J\n" in text
+    assert all(line.isprintable() for line in text.split("\n"))
 
 
 async def broken(handler: Handler, data: bytes) -> None:
