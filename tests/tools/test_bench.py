@@ -16,7 +16,7 @@ from tests.support import rsa_key
 from tools.bench import __main__ as bench
 from tools.bench import floor, groups, primitives, report
 from tools.bench.counter import OperationCounter
-from tools.bench.figure import Bound, Figure, Measurement, MeasurementFailed, Unit
+from tools.bench.figure import Bound, Figure, Measurement, MeasurementFailed, Unit, calmest
 from tools.bench.operation import Operation
 from tools.bench.workload import WORKLOADS, Workload
 from tools.bench.world import make_keys
@@ -221,3 +221,21 @@ def test_a_measurement_that_fails_has_no_figure_and_says_why(
     monkeypatch.setitem(groups.GROUPS, "broken", (measurement,))
     assert bench.main(["broken"]) == 1
     assert "FAILED broken: pkiStatus 2" in capsys.readouterr().out
+
+
+def test_the_calmest_round_is_chosen_by_what_was_measured_and_not_by_its_primitive() -> None:
+    def figure(value: float, reference_ms: float, unit: Unit = "ms") -> Figure:
+        return Figure(
+            name="x",
+            value=value,
+            unit=unit,
+            primitive="rsa2048 private",
+            primitive_value=reference_ms,
+            reference_ms=reference_ms,
+        )
+
+    disturbed_reference = figure(1.5, 0.9)
+    calm = figure(1.4, 0.3)
+    assert calmest([disturbed_reference, calm, figure(2.0, 0.3)]) is calm
+    fast = figure(160.0, 0.3, "per s and core")
+    assert calmest([figure(120.0, 0.9, "per s and core"), fast]) is fast

@@ -13,7 +13,7 @@ from certs.keys import FreshKeys, KeySpec, generate
 from certs.transport import Transport
 from tools.bench.certs_world import QUICK, WARM_UP, World, rounds_of, running, together
 from tools.bench.figure import Bound, Figure, MeasurementFailed, calmest
-from tools.bench.primitives import reference_signature
+from tools.bench.primitives import reference_ms
 
 ENROLLMENTS: Final = 300
 
@@ -30,8 +30,7 @@ async def acme(quick: bool) -> list[Figure]:
 
 
 async def _acme(world: World, spec: KeySpec, count: int) -> Figure:
-    attesting_s = signatures_s = 0.0
-    signature = await reference_signature()
+    attesting_s = 0.0
 
     async def enroll(transport: Transport, number: int) -> None:
         key = generate(spec)
@@ -55,17 +54,15 @@ async def _acme(world: World, spec: KeySpec, count: int) -> Figure:
         leaf, *_ = await client.enroll(request, identifier=serial, attest=attest)
         if leaf.public_key() != key.public_key():
             raise MeasurementFailed("the certificate has another key")
-        nonlocal signatures_s
-        signatures_s += signature()  # beside each: what slows down one slows down both
 
     await together(world, range(WARM_UP), enroll)
     gc.collect()
-    attesting_s = signatures_s = 0.0
+    attesting_s = 0.0
     server_before_s, before_s = await world.servers.cpu_s(), time.process_time()
     await together(world, range(WARM_UP, WARM_UP + count), enroll)
-    client_s = time.process_time() - before_s - attesting_s - signatures_s
+    client_s = time.process_time() - before_s - attesting_s
     server_s = await world.servers.cpu_s() - server_before_s
-    signature_ms = signatures_s / count * 1000
+    signature_ms = await reference_ms()
     return Figure(
         name=f"acme {spec}",
         value=count / (client_s + server_s),

@@ -105,8 +105,11 @@ class Figure:
 
 
 def calmest(rounds: Iterable[Figure]) -> Figure:
-    """Of one figure, measured several times, the round that was disturbed least: others on the machine only ever slow it down."""
-    return min(rounds, key=lambda figure: figure.ratio)
+    """Of one figure, measured several times, the round that was disturbed least: others on the machine only ever slow it down.
+
+    Chosen by what was measured, never by its primitive: a primitive that was disturbed would flatter.
+    """
+    return min(rounds, key=lambda one: -one.value if one.unit == "per s and core" else one.value)
 
 
 COLUMNS: Final = (
