@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final, Self, TypedDict, Unpack
+from typing import Final, NamedTuple, Self, TypedDict, Unpack
 
 import structlog
 from cryptography import x509
@@ -17,17 +17,17 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certs import certificate_parts, crl, names
+from certs.ca_certificate import ORGANIZATION, ca_certificate, ca_name
 from certs.ca_files import certificate_pem, own_certificate, own_key
 from certs.certificate_profile import (
-    SIMULATED,
     Extensions,
     distribution_point,
     host_name,
     key_identifier,
-    profile,
     random_serial,
     signature_hash,
     simulated_mark,
+    usages,
 )
 from certs.certificate_writer import (
     EncodedExtension,
@@ -36,6 +36,7 @@ from certs.certificate_writer import (
     write_certificate,
 )
 from certs.clock import Clock
+from certs.csr import CertificateRequest
 from certs.errors import MalformedMessage, UntrustedCertificate
 from certs.identity import Identity
 from certs.issued_index import Issued, IssuedIndex, Revocation
@@ -44,12 +45,10 @@ from certs.whole_file import write_once
 
 log = structlog.get_logger()
 
-ORGANIZATION: Final = "Simulated MDM"
 CLIENT_AUTH: Final = ExtendedKeyUsageOID.CLIENT_AUTH
 SERVER_AUTH: Final = ExtendedKeyUsageOID.SERVER_AUTH
 CLIENT_ONLY: Final = (CLIENT_AUTH,)
 SKEW: Final = timedelta(minutes=10)  # how slow a device's clock may be
-CA_SKEW: Final = timedelta(days=1)  # a CA's own start lies before that of anything it issues
 CRL_LIFETIME: Final = timedelta(days=7)
 MAX_SHARED: Final = 64  # sets of extensions that a CA keeps encoded
 
@@ -64,6 +63,19 @@ class Wishes(TypedDict, total=False):
     ca: bool
     extensions: Extensions
     not_before: datetime | None
+
+
+# Whether it is a CA, and its two usages.
+_Profile = tuple[bool, x509.KeyUsage | None, tuple[x509.ObjectIdentifier, ...]]
+
+
+class _Holder(NamedTuple):
+    """Whose certificate it is; name and key also as they are to stand in it."""
+
+    name: x509.Name
+    der: bytes
+    spki: bytes
+    public_key: PublicKey
 
 
 class CertificateAuthority:
@@ -84,6 +96,8 @@ class CertificateAuthority:
         self._clock = clock
         self._issuer = identity.certificate.subject
         self._issuer_der = self._issuer.public_bytes()
+        certificate = identity.certificate
+        self._dates = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         self._digest = signature_hash(identity.key).name
         self._marks = simulated_mark(identity.certificate)
         ski = identity.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
@@ -114,7 +128,7 @@ class CertificateAuthority:
         `simulated` marks its own certificate and all that it issues (apple-services.md, section 9).
         """
         key = key or generate("p256")
-        certificate = _ca_certificate(
+        certificate = ca_certificate(
             subject or ca_name(common_name, organization),
             key,
             clock=clock,
@@ -160,7 +174,7 @@ class CertificateAuthority:
             write_once(key_file, to_pem(generate(spec)))
         key = own_key(key_file)
         if not certificate_file.exists():
-            certificate = _ca_certificate(
+            certificate = ca_certificate(
                 subject or ca_name(common_name, organization),
                 key,
                 clock=clock,
@@ -217,19 +231,46 @@ class CertificateAuthority:
         in `extensions` takes the place of the one that would be written by itself. CA certificates get an extended
         key usage only when one is asked for.
         """
-        start, end = self._validity(days, not_before)
         if ca and extended_key_usage is CLIENT_ONLY:
             extended_key_usage = ()
-        spki = spki_der(public_key)
-        is_rsa = isinstance(public_key, rsa.RSAPublicKey)
+        return self._issue(
+            _Holder(subject, subject.public_bytes(), spki_der(public_key), public_key),
+            self._validity(days, not_before),
+            profile=(ca, key_usage, tuple(extended_key_usage)),
+            alternative_names=alternative_names,
+            extensions=extensions,
+        )
+
+    def certify(
+        self, request: CertificateRequest, *, days: float = 365, key_usage: x509.KeyUsage | None
+    ) -> x509.Certificate:
+        """`issue` for a PKCS#10 request: its name and key are repeated byte for byte, its alternative names taken over."""
+        return self._issue(
+            _Holder(request.subject, request.subject_der, request.spki, request.public_key),
+            self._validity(days, None),
+            profile=(False, key_usage, CLIENT_ONLY),
+            alternative_names=request.alternative_names,
+        )
+
+    def _issue(
+        self,
+        holder: "_Holder",
+        validity: tuple[datetime, datetime],
+        *,
+        profile: "_Profile",
+        alternative_names: Sequence[x509.GeneralName],
+        extensions: Extensions = (),
+    ) -> x509.Certificate:
+        start, end = validity
+        is_rsa = isinstance(holder.public_key, rsa.RSAPublicKey)
         wanted = [
-            *self._shared(is_rsa, ca, key_usage, tuple(extended_key_usage), self.crl_url),
-            encode_key_identifier(key_identifier(spki)),
+            *self._shared(is_rsa, profile, self.crl_url),
+            encode_key_identifier(key_identifier(holder.spki)),
         ]
         if alternative_names:
             # RFC 5280, section 4.2.1.6: critical where the subject says nothing.
             alternatives = x509.SubjectAlternativeName(alternative_names)
-            wanted.append(encode_extension(alternatives, not subject.rdns))
+            wanted.append(encode_extension(alternatives, not holder.name.rdns))
         if extensions:
             replaced = {extension.oid for extension, _ in extensions}
             wanted = [one for one in wanted if one.oid not in replaced]
@@ -237,8 +278,8 @@ class CertificateAuthority:
         serial_number = random_serial()
         written = write_certificate(
             issuer=self._issuer_der,
-            subject=subject.public_bytes(),
-            spki=spki,
+            subject=holder.der,
+            spki=holder.spki,
             serial_number=serial_number,
             start=start,
             end=end,
@@ -248,25 +289,23 @@ class CertificateAuthority:
         )
         certificate = certificate_parts.load(written)
         digest = hashlib.sha256(written).digest()
-        name = names.rfc4514(subject)
+        name = names.rfc4514(holder.name)
         self.index.issued(Issued(serial_number, digest, name, end.replace(microsecond=0)))
         return certificate
 
     def _shared(
         self,
         is_rsa: bool,
-        ca: bool,
-        key_usage: x509.KeyUsage | None,
-        extended_key_usage: tuple[x509.ObjectIdentifier, ...],
+        profile: "_Profile",
         crl_url: str | None,
     ) -> tuple[EncodedExtension, ...]:
         """What many certificates of this CA say alike."""
-        shape = is_rsa, ca, key_usage, extended_key_usage, crl_url
+        shape = is_rsa, profile, crl_url
         known = self._encoded.get(shape)
         if known is not None:
             return known
         wanted = [
-            *profile(is_rsa, ca, key_usage, extended_key_usage),
+            *usages(is_rsa, *profile),
             (self._aki, False),
             *self._marks,
         ]
@@ -341,9 +380,9 @@ class CertificateAuthority:
         if not_before is not None:
             return not_before, not_before + lifetime
         now = self._clock.now()
-        start = max(now - SKEW, self.certificate.not_valid_before_utc)
-        end = min(now + lifetime, self.certificate.not_valid_after_utc)
-        return start, max(start, end)
+        first, last = self._dates
+        start = max(now - SKEW, first)
+        return start, max(start, min(now + lifetime, last))
 
 
 def issue_server_identity(
@@ -357,54 +396,4 @@ def issue_server_identity(
         days=days,
         extended_key_usage=(SERVER_AUTH,),
         alternative_names=[host_name(host) for host in hosts],
-    )
-
-
-def _ca_certificate(
-    subject: x509.Name,
-    key: PrivateKey,
-    *,
-    clock: Clock,
-    parent: CertificateAuthority | None,
-    lifetime_days: float,
-    simulated: bool,
-) -> x509.Certificate:
-    marks: Extensions = ((SIMULATED, False),) if simulated else ()
-    now = clock.now()
-    start = now - CA_SKEW
-    if parent is not None:
-        start = max(start, parent.certificate.not_valid_before_utc)
-        end = min(now + timedelta(days=lifetime_days), parent.certificate.not_valid_after_utc)
-        lifetime = (end - start) / timedelta(days=1)
-        return parent.issue(
-            key.public_key(), subject, days=lifetime, ca=True, not_before=start, extensions=marks
-        )
-    end = now + timedelta(days=lifetime_days)
-    name, spki = subject.public_bytes(), spki_der(key.public_key())
-    wanted = [
-        *profile(isinstance(key, rsa.RSAPrivateKey), True, None, ()),
-        *marks,
-    ]
-    extensions = [encode_extension(extension, critical) for extension, critical in wanted]
-    written = write_certificate(
-        issuer=name,
-        subject=name,
-        spki=spki,
-        serial_number=random_serial(),
-        start=start,
-        end=end,
-        extensions=[*extensions, encode_key_identifier(key_identifier(spki))],
-        key=key,
-        digest=signature_hash(key).name,
-    )
-    return certificate_parts.load(written)
-
-
-def ca_name(common_name: str, organization: str = ORGANIZATION) -> x509.Name:
-    """Raises ValueError for a name that no certificate can hold."""
-    return x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization),
-            x509.NameAttribute(NameOID.COMMON_NAME, common_name),
-        ]
     )

@@ -58,7 +58,7 @@ _USAGES: Final = {  # by (is a CA, has an RSA key)
 }
 
 
-def profile(
+def usages(
     is_rsa: bool,
     ca: bool,
     usage: x509.KeyUsage | None,

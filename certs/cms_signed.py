@@ -5,11 +5,11 @@ business (`certs.trust`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 
+import msgspec
 from cryptography import x509
 from cryptography.utils import CryptographyDeprecationWarning
 
@@ -27,8 +27,7 @@ SINGLE_VALUED: Final = (CONTENT_TYPE, MESSAGE_DIGEST, SIGNING_TIME)
 SIGNED: Final = "SignedData"
 
 
-@dataclass(frozen=True, slots=True)
-class SignerInfo:
+class SignerInfo(msgspec.Struct, frozen=True, eq=False):
     """One signature and what it says about itself."""
 
     issuer_der: bytes | None  # None when the signer is named by key identifier
@@ -47,8 +46,7 @@ class SignerInfo:
         return None if node is None else node.as_time()
 
 
-@dataclass(frozen=True, slots=True)
-class SignedData:
+class SignedData(msgspec.Struct, frozen=True, eq=False):
     """A decoded SignedData, nothing of it verified yet."""
 
     content: bytes | None  # None: detached, or degenerate

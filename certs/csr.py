@@ -45,6 +45,7 @@ class CertificateRequest:
     subject: x509.Name
     subject_der: bytes = field(repr=False)  # as it stands in the request
     public_key: PublicKey
+    spki: bytes = field(repr=False)  # the key as it stands there
     challenge_password: str | None = field(repr=False)  # a secret: kept out of logs
     alternative_names: tuple[x509.GeneralName, ...] = ()
     key_usage: x509.KeyUsage | None = None
@@ -145,6 +146,7 @@ def decode(data: bytes) -> CertificateRequest:
         _subject(parsed),
         fields[1].raw,
         public_key,
+        fields[2].raw,
         challenge,
         *_requested_extensions(parsed),
     )

@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from certs import generations
-from certs.ca import CertificateAuthority, ca_name, issue_server_identity
+from certs.ca import CertificateAuthority, issue_server_identity
+from certs.ca_certificate import ca_name
 from certs.certificate_profile import host_name
 from certs.clock import Clock
 from certs.errors import CertsError, MalformedMessage

@@ -11,7 +11,8 @@ from itertools import count
 from pathlib import Path
 from typing import Self
 
-from certs.ca import ORGANIZATION, CertificateAuthority
+from certs.ca import CertificateAuthority
+from certs.ca_certificate import ORGANIZATION
 from certs.clock import Clock
 from certs.keys import KeySpec, generate
 

@@ -60,13 +60,15 @@ class IssuedIndex:
         if self._descriptor is None:
             self._unwritten.append(issued)
         else:
+            # Only a subject needs escaping.
             self._append(
-                {
-                    "issued": f"{issued.serial_number:x}",
-                    "sha256": issued.sha256.hex(),
-                    "subject": issued.subject,
-                    "not_after": issued.not_after.isoformat(),
-                }
+                b'{"issued":"%x","sha256":"%b","subject":%b,"not_after":"%b"}\n'
+                % (
+                    issued.serial_number,
+                    issued.sha256.hex().encode(),
+                    msgspec.json.encode(issued.subject),
+                    issued.not_after.isoformat().encode(),
+                )
             )
 
     def revoke(self, revocation: Revocation) -> None:
@@ -74,13 +76,12 @@ class IssuedIndex:
         if revocation.serial_number in self.revoked:
             return
         if self._descriptor is not None:
-            self._append(
-                {
-                    "revoked": f"{revocation.serial_number:x}",
-                    "at": revocation.revoked_at.isoformat(),
-                    "reason": revocation.reason.value,
-                }
-            )
+            event = {
+                "revoked": f"{revocation.serial_number:x}",
+                "at": revocation.revoked_at.isoformat(),
+                "reason": revocation.reason.value,
+            }
+            self._append(msgspec.json.encode(event) + b"\n")
         self.revoked[revocation.serial_number] = revocation
 
     def history(self) -> Iterator[Issued]:
@@ -100,9 +101,8 @@ class IssuedIndex:
             self._fingerprints = count, frozenset(found)
         return self._fingerprints[1]
 
-    def _append(self, event: dict[str, str]) -> None:
+    def _append(self, line: bytes) -> None:
         assert self._descriptor is not None
-        line = msgspec.json.encode(event) + b"\n"
         written = os.write(self._descriptor, line)
         if written != len(line):
             raise OSError(f"{self.path}: only {written} of {len(line)} bytes were written")

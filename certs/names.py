@@ -126,8 +126,11 @@ def key_usage(bits: int) -> x509.KeyUsage | None:
 
 def common_name(name: x509.Name) -> str | None:
     """The last CN of a name; None without one."""
-    values = [attribute.value for attribute in name.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    return str(values[-1]) if values else None
+    for rdn in reversed(name.rdns):
+        for attribute in reversed(list(rdn)):
+            if attribute.oid == NameOID.COMMON_NAME:
+                return str(attribute.value)
+    return None
 
 
 def text(name: x509.Name) -> str:

@@ -167,14 +167,17 @@ class OrderResources:
         grant = await self._devices.authorize(device.identifier.value)
         if not device.is_for(grant):
             raise ChallengeRefused("the identifier stands for another device by now")
-        subject = self._subject_for(grant, request) if self._subject_for else request.subject
-        certificate = self._ca.issue(
-            request.public_key,
-            subject,
-            days=self._certificate_days,
-            key_usage=request.key_usage,
-            alternative_names=request.alternative_names,
-        )
+        days, usage = self._certificate_days, request.key_usage
+        if self._subject_for is None:
+            certificate = self._ca.certify(request, days=days, key_usage=usage)
+        else:
+            certificate = self._ca.issue(
+                request.public_key,
+                self._subject_for(grant, request),
+                days=days,
+                key_usage=usage,
+                alternative_names=request.alternative_names,
+            )
         try:
             await self._devices.issued(grant, certificate)
         except BaseException:

@@ -179,12 +179,8 @@ class Issuance:
         self, wanted: CertificateRequest, grant: Grant, issued: Issued
     ) -> x509.Certificate:
         try:
-            certificate = self._ca.issue(
-                wanted.public_key,
-                wanted.subject,
-                days=self._certificate_days,
-                key_usage=LEAF_KEY_USAGE,
-                alternative_names=wanted.alternative_names,
+            certificate = self._ca.certify(
+                wanted, days=self._certificate_days, key_usage=LEAF_KEY_USAGE
             )
         except (CertsError, ValueError, TypeError) as error:
             raise ScepFailure(FailInfo.BAD_REQUEST, f"cannot be issued: {error}") from error

@@ -67,6 +67,10 @@ class FailInfo(StrEnum):
     BAD_CERT_ID = "4"
 
 
+IS_CERT_REP: Final = der.printable(MessageType.CERT_REP)
+IS_STATUS: Final = {status: der.printable(status) for status in PkiStatus}
+
+
 class _Attributes:
     """The SCEP attributes of a message's only signer, each read with its own type and bounds."""
 
@@ -336,8 +340,8 @@ def _reply_attributes(
     status: PkiStatus, transaction_id: str, sender_nonce: bytes, recipient_nonce: bytes
 ) -> list[tuple[str, bytes]]:
     return [
-        (MESSAGE_TYPE, der.printable(MessageType.CERT_REP)),
-        (PKI_STATUS, der.printable(status)),
+        (MESSAGE_TYPE, IS_CERT_REP),
+        (PKI_STATUS, IS_STATUS[status]),
         (TRANSACTION_ID, _transaction_id(transaction_id)),
         (SENDER_NONCE, der.octet_string(sender_nonce)),
         (RECIPIENT_NONCE, der.octet_string(recipient_nonce)),

@@ -53,7 +53,9 @@ class Transactions:
 
     def find(self, key: TransactionKey) -> x509.Certificate | WaitingRequest | None:
         """What was issued to it, or the request that waits. Raises the ScepFailure with which one that waited ended."""
-        self._forget_old()
+        if key not in self._answered and key not in self._waiting:
+            return None
+        self._forget_old(self._clock.now())
         found = self._answered.get(key)
         if found is None:
             return self._waiting.get(key)
@@ -64,9 +66,9 @@ class Transactions:
     def remember(self, key: TransactionKey, answer: Answer) -> None:
         """The decision, kept for an hour from now; the transaction waits no longer."""
         self._waiting.pop(key, None)
-        self._answered[key] = (self._clock.now(), answer)
-        if len(self._answered) > MAX_REMEMBERED:
-            self._answered.popitem(last=False)
+        now = self._clock.now()
+        self._answered[key] = (now, answer)
+        self._forget_old(now)
 
     def wait(self, key: TransactionKey, request: WaitingRequest, signer: rsa.RSAPublicKey) -> None:
         """Keep it until it is decided; polls for it are signed by `signer`."""
@@ -74,15 +76,14 @@ class Transactions:
         self._signers[key_of(request.transaction_id, signer)] = key
         if len(self._signers) > MAX_REMEMBERED:
             self._signers.popitem(last=False)
-        self._forget_old()
+        self._forget_old(self._clock.now())
 
     def polled(self, transaction_id: str, signer: rsa.RSAPublicKey) -> TransactionKey | None:
         """The transaction that a poll is about."""
         return self._signers.get(key_of(transaction_id, signer))
 
-    def _forget_old(self) -> None:
+    def _forget_old(self, now: datetime) -> None:
         """Oldest first, as they were put in."""
-        now = self._clock.now()
         while self._answered:
             key, (moment, _) = next(iter(self._answered.items()))
             if moment >= now - REMEMBERED_FOR and len(self._answered) <= MAX_REMEMBERED:

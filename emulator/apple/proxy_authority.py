@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from certs.attestation import ORGANIZATION
-from certs.ca import SERVER_AUTH, CertificateAuthority, ca_name
+from certs.ca import SERVER_AUTH, CertificateAuthority
+from certs.ca_certificate import ca_name
 from certs.certificate_profile import (
     SIMULATED,
     host_name,

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from certs import names
-from certs.certificate_profile import SIMULATED, distribution_point, key_identifier, profile
+from certs.certificate_profile import SIMULATED, distribution_point, key_identifier, usages
 from certs.certificate_writer import (
     encode_extension,
     encode_key_identifier,
@@ -45,7 +45,7 @@ def facts(key: PrivateKey, **changes: Any) -> dict[str, Any]:
         "start": START,
         "end": START + timedelta(days=365),
         "extensions": [
-            *profile(True, False, None, ()),
+            *usages(True, False, None, ()),
             identifier(rsa_key(2)),
             (SIMULATED, False),
             (distribution_point("http://ca.example.com/crl/a.crl"), False),
@@ -129,11 +129,11 @@ def test_openssl_verifies_the_signature(kind: str, tmp_path: Path) -> None:
         key,
         subject=ISSUER,
         public_key=key.public_key(),
-        extensions=[*profile(kind == "rsa", True, None, ()), identifier(key)],
+        extensions=[*usages(kind == "rsa", True, None, ()), identifier(key)],
         start=datetime.now(UTC) - timedelta(days=1),
     )
     (tmp_path / "root.pem").write_bytes(by_template(root).public_bytes(serialization.Encoding.PEM))
-    leaf = facts(key, extensions=[*profile(True, False, None, ()), identifier(rsa_key(2))])
+    leaf = facts(key, extensions=[*usages(True, False, None, ()), identifier(rsa_key(2))])
     leaf["start"] = root["start"]
     (tmp_path / "leaf.pem").write_bytes(by_template(leaf).public_bytes(serialization.Encoding.PEM))
     said = openssl("verify", "-CAfile", str(tmp_path / "root.pem"), str(tmp_path / "leaf.pem"))

@@ -11,7 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs import crl
-from certs.ca import CertificateAuthority, ca_name
+from certs.ca import CertificateAuthority
+from certs.ca_certificate import ca_name
 from certs.clock import SimulatedClock
 from certs.crl_door import CrlDoor
 from certs.errors import MalformedMessage

@@ -20,7 +20,7 @@ from tools.bench.world import Servers, process_running
 QUICK: Final = 3
 AT_ONCE: Final = 8
 WARM_UP: Final = 8
-ROUNDS: Final = 5  # of which the one that nothing disturbed counts
+ROUNDS: Final = 8  # of which the one that nothing disturbed counts
 CA_KEY: Final[KeySpec] = "p256"
 
 
