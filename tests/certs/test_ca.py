@@ -14,8 +14,10 @@ import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from certs import certificate_parts, csr
 from certs.ca import CertificateAuthority, issue_server_identity
 from certs.certificate_profile import SIMULATED, SIMULATED_OID, key_usage
 from certs.clock import SimulatedClock
@@ -386,3 +388,25 @@ def test_openssl_verifies_chain_and_crl(tmp_path: Path, clock: SimulatedClock) -
         "crl", "-in", str(tmp_path / "crl"), "-CAfile", str(tmp_path / "sub"), "-noout", "-text"
     )
     assert f"{leaf.serial_number:X}".encode() in shown.replace(b":", b"")
+
+
+def test_a_request_is_certified_with_its_own_name_and_key_byte_for_byte() -> None:
+    printable = x509.NameAttribute(NameOID.COMMON_NAME, "device", _ASN1Type.PrintableString)
+    asked = csr.decode(
+        csr.build(
+            rsa_key(1),
+            x509.Name([printable]),
+            alternative_names=[x509.DNSName("device.example.com")],
+        )
+    )
+    ca = CertificateAuthority.create("Test CA", clock=SimulatedClock())
+    certificate = ca.certify(asked, key_usage=None)
+    assert asked.subject_der.count(b"\x13\x06device") == 1
+    assert certificate_parts.subject_der(certificate) == asked.subject_der
+    assert certificate_parts.parts(certificate).spki == asked.spki
+    names_ = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert tuple(names_) == asked.alternative_names
+    (recorded,) = ca.index.history()
+    assert recorded.sha256 == certificate.fingerprint(hashes.SHA256())
+    assert (recorded.subject, recorded.serial_number) == ("CN=device", certificate.serial_number)
+    assert recorded.not_after == certificate.not_valid_after_utc
